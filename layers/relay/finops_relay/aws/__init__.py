@@ -1,0 +1,1 @@
+"""The ports of `delivery`, on AWS; the only importer of boto3."""

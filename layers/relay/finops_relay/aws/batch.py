@@ -1,0 +1,106 @@
+"""One SQS batch: each message on its own, waiting by visibility, and partial batch responses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, SqsFifoPartialProcessor
+from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
+from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
+
+from finops_relay.aws.logs import logger
+from finops_relay.errors import RelayError, Wait
+from finops_relay.jobs.opening import MAX_WAIT_S, Waits
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+MAX_RECEIVES = 900
+"""Below the queues' maxReceiveCount of 1000 (template): a message that waits this often is sent afresh."""
+MAX_AGE_S = 8 * 86_400
+"""Below the queues' retention of 10 days (template): likewise, so that nothing expires while it waits."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """What a handler needs of an SQS message."""
+
+    id: str
+    body: str
+    receipt_handle: str
+    receives: int
+    age_s: float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """How the messages of one function are taken.
+
+    Args:
+        sqs: the client.
+        queue_url: the function's own queue.
+        waits: growing waits after a failure that has no wait of its own.
+        resend: sends a message afresh; None where messages never wait for days.
+    """
+
+    sqs: SQSClient
+    queue_url: str
+    waits: Waits
+    resend: Callable[[Message], None] | None = None
+
+    def process(self, event: dict[str, Any], handle: Callable[[Message], None]) -> PartialItemFailureResponse:
+        """Handle each message; return the failed ones as a partial batch failure, each with its wait set."""
+        fifo = self.queue_url.endswith(".fifo")
+        processor = SqsFifoPartialProcessor() if fifo else BatchProcessor(event_type=EventType.SQS)
+        processor.raise_on_entire_batch_failure = False  # every message of a batch may have to wait; that is no crash
+
+        def one(record: SQSRecord) -> None:
+            message = _message(record)
+            try:
+                handle(message)
+            except Wait as wait:
+                self._wait(message, wait.seconds, str(wait))
+            except Exception as error:
+                # Whatever it is, the neighbours go on, and this message comes back after a wait that grows.
+                if isinstance(error, RelayError):
+                    logger.warning(
+                        "message failed", error=type(error).__name__, reason=str(error), message_id=message.id
+                    )
+                else:
+                    logger.exception("message failed", message_id=message.id)
+                self._hide(message, self.waits.after(message.receives - 1))
+                raise
+
+        with processor(event["Records"], one):
+            processor.process()
+        return processor.response()
+
+    def _wait(self, message: Message, seconds: float, why: str) -> None:
+        """Give a message back for *seconds*, or send it afresh before its queue would lose it."""
+        logger.info("message waits", seconds=round(seconds, 1), reason=why, message_id=message.id)
+        if self.resend is not None and (message.receives >= MAX_RECEIVES or message.age_s >= MAX_AGE_S):
+            self.resend(message)
+            return
+        self._hide(message, seconds)
+        raise Wait(seconds, why)
+
+    def _hide(self, message: Message, seconds: float) -> None:
+        self.sqs.change_message_visibility(
+            QueueUrl=self.queue_url,
+            ReceiptHandle=message.receipt_handle,
+            VisibilityTimeout=int(min(MAX_WAIT_S, max(0.0, seconds)) + 0.5),
+        )
+
+
+def _message(record: SQSRecord) -> Message:
+    sent_ms = record.attributes.sent_timestamp
+    return Message(
+        id=record.message_id,
+        body=record.body,
+        receipt_handle=record.receipt_handle,
+        receives=int(record.attributes.approximate_receive_count or 1),
+        age_s=max(0.0, time.time() - int(sent_ms) / 1000) if sent_ms else 0.0,
+    )

@@ -1,0 +1,271 @@
+"""Buckets: pinned, resumable reads and constant-memory writes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from botocore.exceptions import (
+    ClientError,
+    HTTPClientError,
+    IncompleteReadError,
+    ResponseStreamingError,
+)
+from botocore.exceptions import (
+    ConnectionError as BotoConnectionError,
+)
+
+from finops_relay.delivery.identity import ObjectVersion
+from finops_relay.errors import ShortRead, SourceChanged, SourceForbidden, SourceGone
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+READ_AHEAD_BYTES = 1_048_576
+PART_BYTES = 8_388_608
+"""Of a multipart upload: at least 5 MiB, and 10,000 of them make 84 GB (S3 user guide, "Multipart upload limits")."""
+REOPENINGS = 5
+"""Times that one read is taken up again where its stream broke."""
+STREAM_FAILURES = (BotoConnectionError, HTTPClientError, IncompleteReadError, ResponseStreamingError, OSError)
+GONE = frozenset({"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "404", "MethodNotAllowed"})
+"""MethodNotAllowed: the version is a delete marker."""
+FORBIDDEN = frozenset({"AccessDenied", "403", "InvalidObjectState", "KMS.DisabledException"})
+"""InvalidObjectState: the object was archived."""
+CHANGED = frozenset({"PreconditionFailed", "412"})
+
+
+@contextmanager
+def _named(uri: str) -> Iterator[None]:
+    """Turn the service's refusals into ours, which name the object."""
+    try:
+        yield
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        if code in GONE:
+            msg = f"{uri} is not there any more ({code})"
+            raise SourceGone(msg) from error
+        if code in FORBIDDEN:
+            msg = f"{uri} may not be read ({code}); check the bucket's policy, and the key it is encrypted with"
+            raise SourceForbidden(msg) from error
+        if code in CHANGED:
+            msg = f"{uri} was overwritten after its event"
+            raise SourceChanged(msg) from error
+        raise
+
+
+class PinnedReader(io.RawIOBase):
+    """One version of one object as a seekable stream; a broken stream is taken up again at the byte reached.
+
+    Raises SourceGone, SourceForbidden, SourceChanged when opened; ShortRead when the stream keeps breaking.
+    """
+
+    def __init__(self, s3: S3Client, source: ObjectVersion) -> None:
+        self._s3 = s3
+        self._source = source
+        self._pin: dict[str, Any] = {"Bucket": source.bucket, "Key": source.key}
+        if source.version_id and source.version_id != "null":
+            self._pin["VersionId"] = source.version_id
+        with _named(source.uri):
+            head = s3.head_object(**self._pin)
+        # Without a version the ETag pins: the event's, so that a later overwrite cannot slip in.
+        if source.etag and source.etag.strip('"') != head["ETag"].strip('"'):
+            msg = f"{source.uri} was overwritten after its event"
+            raise SourceChanged(msg)
+        self._pin["IfMatch"] = head["ETag"]
+        self.size = head["ContentLength"]
+        self._at = 0
+        self._body: Any = None
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def tell(self) -> int:
+        """Return the position in bytes."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move; the next read opens the object there."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
+        target = max(0, base + offset)
+        if target != self._at:
+            self._drop()
+            self._at = target
+        return target
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 -- a writable buffer, as io defines it
+        """Read as much as the stream gives at once, at most the buffer. Raises ShortRead."""
+        view = memoryview(buffer).cast("B")
+        if self._at >= self.size or not len(view):
+            return 0
+        for _ in range(REOPENINGS):
+            try:
+                data = self._stream().read(len(view))
+            except STREAM_FAILURES:
+                self._drop()
+                continue
+            if data:
+                view[: len(data)] = data
+                self._at += len(data)
+                return len(data)
+            self._drop()  # it ended early
+        msg = f"{self._source.uri} broke off {REOPENINGS} times at byte {self._at:,} of {self.size:,}"
+        raise ShortRead(msg)
+
+    def close(self) -> None:
+        """Close the stream below."""
+        self._drop()
+        super().close()
+
+    def _stream(self) -> Any:  # noqa: ANN401 -- botocore's StreamingBody
+        if self._body is None:
+            with _named(self._source.uri):
+                self._body = self._s3.get_object(**self._pin, Range=f"bytes={self._at}-")["Body"]
+        return self._body
+
+    def _drop(self) -> None:
+        if self._body is not None:
+            self._body.close()
+            self._body = None
+
+
+class MultipartWriter:
+    """Writes one object in parts; small ones in a single put. Nothing is visible before `finish`."""
+
+    def __init__(self, s3: S3Client, bucket: str, key: str, content_type: str) -> None:
+        self._s3 = s3
+        self._where = {"Bucket": bucket, "Key": key}
+        self._type = content_type
+        self._buffer = bytearray()
+        self._upload = ""
+        self._parts: list[dict[str, Any]] = []
+
+    def write(self, data: bytes) -> int:
+        """Take more bytes; return how many."""
+        self._buffer += data
+        while len(self._buffer) >= PART_BYTES:
+            self._send(bytes(self._buffer[:PART_BYTES]))
+            del self._buffer[:PART_BYTES]
+        return len(data)
+
+    def finish(self) -> None:
+        """Make the object visible."""
+        if not self._upload:
+            self._s3.put_object(**cast("Any", self._where), Body=bytes(self._buffer), ContentType=self._type)
+            return
+        if self._buffer:
+            self._send(bytes(self._buffer))
+        self._s3.complete_multipart_upload(
+            **cast("Any", self._where), UploadId=self._upload, MultipartUpload={"Parts": cast("Any", self._parts)}
+        )
+
+    def abandon(self) -> None:
+        """Leave nothing behind."""
+        if self._upload:
+            self._s3.abort_multipart_upload(**cast("Any", self._where), UploadId=self._upload)
+
+    def _send(self, part: bytes) -> None:
+        where = cast("Any", self._where)
+        if not self._upload:
+            self._upload = self._s3.create_multipart_upload(**where, ContentType=self._type)["UploadId"]
+        number = len(self._parts) + 1
+        sent = self._s3.upload_part(**where, UploadId=self._upload, PartNumber=number, Body=part)
+        self._parts.append({"ETag": sent["ETag"], "PartNumber": number})
+
+
+@contextmanager
+def written(s3: S3Client, bucket: str, key: str, content_type: str) -> Iterator[MultipartWriter]:
+    """Write one object; an exception leaves nothing behind."""
+    writer = MultipartWriter(s3, bucket, key, content_type)
+    try:
+        yield writer
+        writer.finish()
+    except BaseException:
+        writer.abandon()
+        raise
+
+
+class S3Drops:
+    """The drops bucket."""
+
+    def __init__(self, s3: S3Client, bucket: str) -> None:
+        self._s3 = s3
+        self._bucket = bucket
+
+    def pin(self, bucket: str, key: str) -> ObjectVersion:
+        """Return the present version of an object. Raises SourceGone, SourceForbidden."""
+        with _named(f"s3://{bucket}/{key}"):
+            head = self._s3.head_object(Bucket=bucket, Key=key)
+        return ObjectVersion(
+            bucket, key, head.get("VersionId", ""), head["ETag"], head["ContentLength"], at=head["LastModified"]
+        )
+
+    @contextmanager
+    def open(self, source: ObjectVersion) -> Iterator[BinaryIO]:
+        """Open a seekable reader of one version."""
+        with io.BufferedReader(PinnedReader(self._s3, source), READ_AHEAD_BYTES) as reader:
+            yield cast("BinaryIO", reader)
+
+    def listing(self, bucket: str, prefix: str) -> Iterator[ObjectVersion]:
+        """Yield the present objects below *prefix*, in key order."""
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        for page in pages:
+            for found in page.get("Contents", []):
+                yield ObjectVersion(bucket, found["Key"], "", found["ETag"], found["Size"], at=found["LastModified"])
+
+    def put(self, key: str, body: bytes, content_type: str) -> str:
+        """Write a small object of ours; return its address."""
+        self._s3.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType=content_type)
+        return f"s3://{self._bucket}/{key}"
+
+    @contextmanager
+    def writer(self, key: str, content_type: str) -> Iterator[MultipartWriter]:
+        """Write a large object of ours in constant memory."""
+        with written(self._s3, self._bucket, key, content_type) as writer:
+            yield writer
+
+    def quarantine(self, name: str, source: ObjectVersion) -> str:
+        """Copy one version, bytes untouched, to quarantine. Raises SourceGone, SourceForbidden."""
+        key = f"quarantine/{name}/{source.key.rpartition('/')[2]}"
+        origin: dict[str, str] = {"Bucket": source.bucket, "Key": source.key}
+        if source.version_id and source.version_id != "null":
+            origin["VersionId"] = source.version_id
+        with _named(source.uri):
+            self._s3.copy_object(Bucket=self._bucket, Key=key, CopySource=cast("Any", origin))
+        return f"s3://{self._bucket}/{key}"
+
+
+class S3Spool:
+    """The spool bucket."""
+
+    def __init__(self, s3: S3Client, bucket: str) -> None:
+        self._s3 = s3
+        self._bucket = bucket
+
+    @contextmanager
+    def writer(self, key: str, content_type: str) -> Iterator[MultipartWriter]:
+        """Write an object in constant memory."""
+        with written(self._s3, self._bucket, key, content_type) as writer:
+            yield writer
+
+    def chunks(self, key: str) -> Iterator[bytes]:
+        """Yield an object's bytes."""
+        with PinnedReader(self._s3, ObjectVersion(self._bucket, key)) as reader:
+            while chunk := reader.read(READ_AHEAD_BYTES):
+                yield chunk
+
+    def release(self, key: str) -> None:
+        """Tag an object so that the bucket's lifecycle rule may expire it (template: SpoolBucket)."""
+        try:
+            with _named(key):
+                self._s3.put_object_tagging(
+                    Bucket=self._bucket, Key=key, Tagging={"TagSet": [{"Key": "delivery", "Value": "finished"}]}
+                )
+        except SourceGone:
+            return

@@ -1,0 +1,55 @@
+"""Tokens from Secrets Manager, cached for a short time, and read afresh on demand."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from aws_lambda_powertools.utilities.parameters import SecretsProvider
+from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
+from botocore.exceptions import ClientError
+from pydantic import SecretStr
+
+from finops_relay.http.auth import TokenSource
+
+if TYPE_CHECKING:
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+
+CACHE_S = 300
+ABSENT = frozenset({"ResourceNotFoundException", "InvalidRequestException"})
+"""InvalidRequestException: the secret is being deleted."""
+
+
+def token_source(client: SecretsManagerClient, *names: str) -> TokenSource:
+    """Return a source that reads the first of *names* that exists.
+
+    A secret is the token itself, or JSON with it under ``token``.
+    """
+    provider = SecretsProvider(boto3_client=client)
+
+    def read(fresh: bool) -> SecretStr | None:  # noqa: FBT001 -- TokenSource is called by position
+        for name in names:
+            try:
+                text = provider.get(name, max_age=CACHE_S, force_fetch=fresh)
+            except GetParameterError as error:
+                cause = error.__cause__ or error.__context__
+                if isinstance(cause, ClientError) and cause.response.get("Error", {}).get("Code") in ABSENT:
+                    continue
+                raise
+            if token := _token(str(text or "")):
+                return SecretStr(token)
+        return None
+
+    return read
+
+
+def _token(text: str) -> str:
+    """Return the token that a secret holds; empty when it holds none."""
+    text = text.strip()
+    if not text.startswith("{"):
+        return text
+    try:
+        found = json.loads(text).get("token", "")
+    except ValueError:
+        return ""
+    return found.strip() if isinstance(found, str) else ""

@@ -1,0 +1,119 @@
+"""The ledger on DynamoDB: one table, one item a thing, every save conditional on the version that was read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from finops_relay.delivery.identity import ObjectVersion, padded
+from finops_relay.delivery.ledger import Delivery, Target
+from finops_relay.errors import LedgerConflict
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+DAY_S = 86_400
+
+
+class DynamoLedger:
+    """The ledger.
+
+    Items (partition key `pk`): ``delivery#{id}`` and ``target#{name}`` hold a model as JSON under `body`, with what a
+    person searches for beside it; ``key#{bucket}/{key}`` the highest sequencer; ``note#{name}`` small notes. Only
+    finished deliveries expire.
+    """
+
+    def __init__(self, client: DynamoDBClient, table: str, keep_days: int, now: Callable[[], datetime]) -> None:
+        self._client = client
+        self._table = table
+        self._keep_s = keep_days * DAY_S
+        self._now = now
+
+    def delivery(self, delivery_id: str) -> Delivery | None:
+        """Return the delivery as last saved."""
+        item = self._get(f"delivery#{delivery_id}")
+        return Delivery.model_validate_json(item["body"]["S"]) if item else None
+
+    def save(self, delivery: Delivery) -> Delivery:
+        """Save the delivery. Raises LedgerConflict."""
+        saved = delivery.but(version=delivery.version + 1)
+        beside = {
+            "kind": {"S": saved.kind},
+            "target": {"S": saved.target},
+            "outcome": {"S": saved.outcome.value},
+            "stage": {"S": saved.stage},
+        }
+        if saved.outcome.final:
+            beside["expires_at"] = {"N": str(int(self._now().timestamp()) + self._keep_s)}
+        self._put(f"delivery#{saved.id}", saved.version, saved.model_dump_json(by_alias=True), beside)
+        return saved
+
+    def target(self, name: str) -> Target:
+        """Return the target as last saved, or a new one."""
+        item = self._get(f"target#{name}")
+        return Target.model_validate_json(item["body"]["S"]) if item else Target(name=name)
+
+    def save_target(self, target: Target) -> Target:
+        """Save the target. Raises LedgerConflict."""
+        saved = target.but(version=target.version + 1)
+        self._put(f"target#{saved.name}", saved.version, saved.model_dump_json(by_alias=True), {})
+        return saved
+
+    def claim(self, source: ObjectVersion) -> bool:
+        """Remember a sequencer as the highest of its key; False when a higher one was seen before."""
+        if not source.sequencer:
+            return True
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key={"pk": {"S": f"key#{source.bucket}/{source.key}"}},
+                UpdateExpression="SET sequencer = :new",
+                ConditionExpression="attribute_not_exists(sequencer) OR sequencer <= :new",
+                ExpressionAttributeValues={":new": {"S": padded(source.sequencer)}},
+            )
+        except ClientError as error:
+            if _refused(error):
+                return False
+            raise
+        return True
+
+    def note(self, name: str) -> Mapping[str, str]:
+        """Return a small named note."""
+        item = self._get(f"note#{name}")
+        found: dict[str, str] = json.loads(item["body"]["S"]) if item else {}
+        return found
+
+    def save_note(self, name: str, values: Mapping[str, str]) -> None:
+        """Overwrite a small named note."""
+        self._client.put_item(
+            TableName=self._table, Item={"pk": {"S": f"note#{name}"}, "body": {"S": json.dumps(dict(values))}}
+        )
+
+    def _get(self, pk: str) -> dict[str, Any] | None:
+        found = self._client.get_item(TableName=self._table, Key={"pk": {"S": pk}}, ConsistentRead=True)
+        item: dict[str, Any] | None = found.get("Item")
+        return item
+
+    def _put(self, pk: str, version: int, body: str, beside: Mapping[str, Any]) -> None:
+        """Write an item if its version is still the one before *version*."""
+        try:
+            self._client.put_item(
+                TableName=self._table,
+                Item={"pk": {"S": pk}, "version": {"N": str(version)}, "body": {"S": body}, **beside},
+                # One condition for both: version 1 follows 0, which is never written.
+                ConditionExpression="(attribute_not_exists(pk) AND :read = :none) OR version = :read",
+                ExpressionAttributeValues={":read": {"N": str(version - 1)}, ":none": {"N": "0"}},
+            )
+        except ClientError as error:
+            if _refused(error):
+                msg = f"{pk} was saved by somebody else since version {version - 1}"
+                raise LedgerConflict(msg) from error
+            raise
+
+
+def _refused(error: ClientError) -> bool:
+    return error.response.get("Error", {}).get("Code") == "ConditionalCheckFailedException"

@@ -1,0 +1,144 @@
+"""Put the parts together for a function: clients are built when first needed, and live as long as the process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
+
+from finops_relay.aws.batch import Batch, Message
+from finops_relay.aws.bus import EventBus
+from finops_relay.aws.events import NotUnderstoodError
+from finops_relay.aws.logs import Counters, log_call, logger
+from finops_relay.aws.objects import S3Drops, S3Spool
+from finops_relay.aws.queues import FifoQueue
+from finops_relay.aws.settings import Settings
+from finops_relay.aws.tables import DynamoLedger
+from finops_relay.delivery.ports import Clock, Ports
+from finops_relay.delivery.telling import quarantine_message
+from finops_relay.jobs.opening import Waits
+
+if TYPE_CHECKING:
+    from finops_relay.http.auth import TokenSource
+    from finops_relay.infracost.client import Infracost
+
+
+class Context(Protocol):
+    """What we use of Lambda's context."""
+
+    aws_request_id: str
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Return the milliseconds left."""
+
+
+def now() -> datetime:
+    """Return the time, UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Relay:
+    """The parts of one function's process."""
+
+    settings: Settings
+    _tokens: dict[str, TokenSource] = field(default_factory=dict)
+
+    def client(self, service: str) -> Any:  # noqa: ANN401 -- boto3's clients are made by name
+        """Return the process's client of an AWS service."""
+        return _boto_client(service)
+
+    @property
+    def waits(self) -> Waits:
+        """How long waits after trouble are."""
+        return Waits(self.settings.retry_first_s, self.settings.retry_cap_s)
+
+    def ports(self, clock: Clock, counters: Counters) -> Ports:
+        """Return everything that a job may touch."""
+        settings = self.settings
+        return Ports(
+            ledger=DynamoLedger(self.client("dynamodb"), settings.ledger_table, settings.ledger_days, clock.now),
+            drops=S3Drops(self.client("s3"), settings.drops_bucket),
+            spool=S3Spool(self.client("s3"), settings.spool_bucket),
+            queue=FifoQueue(self.client("sqs"), settings.deliver_queue_url or settings.queue_url),
+            bus=EventBus(self.client("events"), settings.bus_name),
+            metrics=counters,
+            clock=clock,
+        )
+
+    @cached_property
+    def _wire(self) -> Any:  # noqa: ANN401 -- httpx is imported in one package only
+        from finops_relay.http.client import new_wire  # noqa: PLC0415 -- functions that call no vendor never load it
+
+        return new_wire()
+
+    def infracost(self, slug: str, clock: Clock) -> Infracost:
+        """Return the client for an organization's slug; its token is read when first needed."""
+        from finops_relay.aws.secrets import token_source  # noqa: PLC0415 -- as above
+        from finops_relay.http.auth import BearerAuth  # noqa: PLC0415 -- as above
+        from finops_relay.http.client import HttpClient  # noqa: PLC0415 -- as above
+        from finops_relay.infracost.client import ADVICE, Infracost, api_base  # noqa: PLC0415 -- as above
+
+        names = dict.fromkeys([f"infracost/{slug}", "infracost/default"] if slug else ["infracost/default"])
+        if slug not in self._tokens:
+            self._tokens[slug] = token_source(self.client("secretsmanager"), *names)
+        return Infracost(
+            HttpClient(
+                base_url=api_base(self.settings.infracost_api_url),
+                auth=BearerAuth(self._tokens[slug], " or ".join(names)),
+                advice=ADVICE,
+                remaining_s=clock.remaining_s,
+                on_call=log_call,
+                wire=self._wire,
+            )
+        )
+
+    def handle(
+        self,
+        event: dict[str, Any],
+        context: Context,
+        job: Callable[[Message, Ports], object],
+        resend: Callable[[Message, Ports], None] | None = None,
+    ) -> PartialItemFailureResponse:
+        """Run *job* for each message of an SQS event; what nobody can read goes to quarantine."""
+        counters = Counters()
+        clock = Clock(now, lambda: context.get_remaining_time_in_millis() / 1000)
+        ports = self.ports(clock, counters)
+
+        def one(message: Message) -> None:
+            try:
+                job(message, ports)
+            except NotUnderstoodError as error:
+                logger.error("message put into quarantine", message_id=message.id, reason=str(error))
+                quarantine_message(ports, message.id, message.body, str(error))
+
+        batch = Batch(
+            sqs=self.client("sqs"),
+            queue_url=self.settings.queue_url,
+            waits=self.waits,
+            resend=(lambda message: resend(message, ports)) if resend else None,
+        )
+        try:
+            return batch.process(event, one)
+        finally:
+            counters.flush()
+
+
+@cache
+def relay() -> Relay:
+    """Return the parts of this process, made from its environment."""
+    return Relay(Settings.read())
+
+
+@cache
+def _boto_client(service: str) -> Any:  # noqa: ANN401 -- as Relay.client
+    import boto3  # noqa: PLC0415 -- 170 ms that the first message pays, not the start-up
+    from botocore.config import Config  # noqa: PLC0415 -- as above
+
+    retries = Config(retries={"mode": "standard", "max_attempts": 4}, connect_timeout=5, read_timeout=60)
+    make: Callable[..., Any] = boto3.session.Session().client  # the stubs know one overload a literal name
+    return make(service, config=retries)

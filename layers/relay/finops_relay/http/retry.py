@@ -1,0 +1,55 @@
+"""When to try again, as arithmetic without sleeping; the loop itself is tenacity's."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from finops_relay.errors import OutcomeUnknown, RateLimited, RelayError, VendorUnavailable, VendorUnreachable
+
+AFTER_UNSAFE = (VendorUnreachable, RateLimited)
+"""Failures after which even an unsafe call may be repeated: the vendor cannot have acted on it."""
+AFTER_SAFE = (*AFTER_UNSAFE, VendorUnavailable, OutcomeUnknown)
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Limits on tries *and* on time, for one call in one invocation; longer waits are the queue's business."""
+
+    attempts: int = 4
+    base_s: float = 0.4
+    cap_s: float = 5.0
+    """Longest wait inside an invocation; a longer Retry-After gives the call up, and the message waits instead."""
+    budget_s: float = 15.0
+
+    def wait_s(
+        self,
+        error: RelayError,
+        attempt: int,
+        spent_s: float,
+        *,
+        safe: bool,
+        draw: Callable[[], float] = random.random,
+    ) -> float | None:
+        """Return seconds to wait after failed *attempt* (1-based); None means give up. Full jitter."""
+        if not isinstance(error, AFTER_SAFE if safe else AFTER_UNSAFE) or attempt >= self.attempts:
+            return None
+        named = getattr(error, "retry_after_s", None)
+        wait: float = named if named is not None else draw() * min(self.cap_s, self.base_s * 2 ** (attempt - 1))
+        return wait if wait <= self.cap_s and spent_s + wait <= self.budget_s else None
+
+
+def retry_after_s(header: str, now: datetime | None = None) -> float | None:
+    """Return the seconds that a ``Retry-After`` header names, in either form (RFC 9110, 10.2.3); None if it is unusable."""
+    text = header.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        when = parsedate_to_datetime(text)
+    except (ValueError, TypeError):
+        return None
+    aware = when if when.tzinfo else when.replace(tzinfo=UTC)
+    return max(0.0, (aware - (now or datetime.now(UTC))).total_seconds())

@@ -1,0 +1,1 @@
+"""Infracost Cloud: one method for each call of its API."""

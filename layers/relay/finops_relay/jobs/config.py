@@ -1,0 +1,216 @@
+"""relay.yaml: what an operator may set beyond the template's parameters, and how a bad one is refused.
+
+Published as `docs/relay.schema.json`; a test keeps that file true.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from finops_relay.delivery.identity import ObjectVersion
+from finops_relay.delivery.ports import Drops, Ledger
+from finops_relay.errors import ConfigRefused
+
+MAX_CONFIG_BYTES = 262_144
+CONFIG_KEY = "config/relay.yaml"
+CONFIG_NOTE = "config#active"
+"""Ledger note that names the version of relay.yaml in force."""
+
+Uuid = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")]
+Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,100}$")]
+
+
+class Strict(BaseModel):
+    """Frozen, and an unknown key is an error: a misspelt setting must not be ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class ProviderBooks(Strict):
+    """Price books of one cloud provider."""
+
+    organizations: tuple[Uuid, ...] | None = None
+    """Infracost organizations that use this provider's book; the template's parameter when left out."""
+    activate: bool = True
+    """False records a book as ready, and activates nothing."""
+
+
+class AzureBooks(ProviderBooks):
+    """Price books of Azure."""
+
+    price_types: tuple[Annotated[str, Field(min_length=1)], ...] | Literal["all"] = ("Consumption",)
+    """PriceType values to keep; a ReservedInstance price is the whole commitment, on the same meter."""
+    offers: tuple[Annotated[str, Field(min_length=1)], ...] | Literal["all"] = "all"
+    """OfferId values to keep."""
+
+
+class PriceBooks(Strict):
+    """Everything about price books."""
+
+    aws: ProviderBooks = Field(default_factory=ProviderBooks)
+    azure: AzureBooks = Field(default_factory=AzureBooks)
+    max_rejected_share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """A book with a larger share of bad rows is refused whole (0.01 is 1 %)."""
+    keep_unused: Annotated[int, Field(ge=0, le=500)] | None = None
+    """Newest unused books of ours to keep at the vendor; older ones are deleted. Left out, none ever is."""
+
+
+class InfracostConfig(Strict):
+    """Who we are at Infracost; the template's parameters where left out."""
+
+    enterprise_id: Uuid | None = None
+    slug: Slug | None = None
+
+
+class RelayConfig(Strict):
+    """The whole of relay.yaml."""
+
+    version: Literal[1] = 1
+    infracost: InfracostConfig = Field(default_factory=InfracostConfig)
+    price_books: PriceBooks = Field(default_factory=PriceBooks)
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What the template's parameters say."""
+
+    enterprise_id: str = ""
+    slug: str = ""
+    aws_organization_id: str = ""
+    azure_organization_id: str = ""
+
+
+class Effective(Strict):
+    """What is in force: relay.yaml over the template's parameters. Raises ValidationError where they contradict."""
+
+    version_id: str = ""
+    """Version of relay.yaml, empty when there is none."""
+    enterprise_id: str
+    slug: str
+    aws_organizations: tuple[str, ...]
+    azure_organizations: tuple[str, ...]
+    price_books: PriceBooks
+
+    @model_validator(mode="after")
+    def _one_book_an_organization(self) -> Self:
+        both = {o.lower() for o in self.aws_organizations} & {o.lower() for o in self.azure_organizations}
+        if both:
+            msg = (
+                f"organization {min(both)} is named for AWS and for Azure price books, but holds one book:"
+                " give each provider an organization of its own"
+            )
+            raise ValueError(msg)
+        return self
+
+
+def schema_json() -> str:
+    """Return the JSON Schema of relay.yaml, as published."""
+    return json.dumps(RelayConfig.model_json_schema(), indent=2) + "\n"
+
+
+def parse(text: bytes, file: str = CONFIG_KEY) -> RelayConfig:
+    """Read relay.yaml. Raises ConfigRefused, which names line, value and fix."""
+    if len(text) > MAX_CONFIG_BYTES:
+        raise ConfigRefused(f"the file has {len(text):,} bytes", file=file, fix=f"keep it below {MAX_CONFIG_BYTES:,}")
+    try:
+        plain = text.decode("utf-8-sig")
+        for token in yaml.scan(plain, Loader=yaml.SafeLoader):
+            if isinstance(token, yaml.AliasToken):  # a few aliases of aliases fill any memory
+                raise ConfigRefused(
+                    "YAML aliases are not read", file=file, line=token.start_mark.line + 1, fix="write the value out"
+                )
+        tree = yaml.compose(plain, Loader=yaml.SafeLoader)
+        _refuse_double_keys(tree, file)
+        values = yaml.safe_load(plain)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise ConfigRefused(f"not YAML: {error.problem}", file=file, line=line, fix="mend the syntax") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise ConfigRefused(f"not YAML: {type(error).__name__}", file=file, fix="write plain UTF-8 YAML") from None
+    try:
+        return RelayConfig.model_validate(values if values is not None else {})
+    except ValidationError as error:
+        raise _refused(error, tree, file) from None
+
+
+def effective(config: RelayConfig, defaults: Defaults, version_id: str = "", file: str = CONFIG_KEY) -> Effective:
+    """Return what is in force. Raises ConfigRefused where the parts contradict each other."""
+
+    def organizations(named: tuple[str, ...] | None, default: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(named)) if named is not None else (default,) if default else ()
+
+    try:
+        return Effective(
+            version_id=version_id,
+            enterprise_id=config.infracost.enterprise_id or defaults.enterprise_id,
+            slug=config.infracost.slug or defaults.slug,
+            aws_organizations=organizations(config.price_books.aws.organizations, defaults.aws_organization_id),
+            azure_organizations=organizations(config.price_books.azure.organizations, defaults.azure_organization_id),
+            price_books=config.price_books,
+        )
+    except ValidationError as error:
+        raise ConfigRefused(error.errors()[0]["msg"].removeprefix("Value error, "), file=file) from None
+
+
+def in_force(ledger: Ledger, drops: Drops, bucket: str, defaults: Defaults) -> Effective:
+    """Return what is in force now: the last relay.yaml that was accepted, over the template's parameters."""
+    version = ledger.note(CONFIG_NOTE).get("version_id", "")
+    if not version:
+        return effective(RelayConfig(), defaults, file="template parameters")
+    with drops.open(ObjectVersion(bucket, CONFIG_KEY, version)) as stream:
+        return effective(parse(stream.read(MAX_CONFIG_BYTES + 1)), defaults, version)
+
+
+def _refuse_double_keys(node: yaml.Node | None, file: str) -> None:
+    """Refuse a mapping that says one key twice: YAML would keep the last, silently."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                raise ConfigRefused(
+                    "the key stands twice",
+                    file=file,
+                    line=key.start_mark.line + 1,
+                    value=str(key.value),
+                    fix="keep one",
+                )
+            seen.add(key.value)
+            _refuse_double_keys(value, file)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_double_keys(item, file)
+
+
+def _refused(error: ValidationError, tree: yaml.Node | None, file: str) -> ConfigRefused:
+    """Turn pydantic's first problem into ours, with the line of the value."""
+    problem = error.errors()[0]
+    path = ".".join(str(step) for step in problem["loc"])
+    return ConfigRefused(
+        f"{path or 'the file'}: {problem['msg']}",
+        file=file,
+        line=_line_of(tree, problem["loc"]),
+        value=str(problem.get("input", ""))[:120],
+        fix="see docs/configuration.md for what may stand there",
+    )
+
+
+def _line_of(node: yaml.Node | None, path: tuple[Any, ...]) -> int | None:
+    """Return the 1-based line of the deepest node along *path* that exists."""
+    line = node.start_mark.line + 1 if node is not None else None
+    for step in path:
+        found: yaml.Node | None = None
+        if isinstance(node, yaml.MappingNode):
+            found = next((value for key, value in node.value if key.value == str(step)), None)
+            line = next((key.start_mark.line + 1 for key, _ in node.value if key.value == str(step)), line)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            found = node.value[step]
+            line = found.start_mark.line + 1
+        if found is None:
+            return line
+        node = found
+    return line

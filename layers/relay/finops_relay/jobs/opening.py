@@ -1,0 +1,109 @@
+"""Begin a delivery from an S3 event, once: duplicates, events out of order, retries and poison are settled here."""
+
+from __future__ import annotations
+
+import random
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from finops_relay.delivery.identity import ObjectVersion, delivery_id, order_of
+from finops_relay.delivery.ledger import MAX_ATTEMPTS, Delivery, Target
+from finops_relay.delivery.ports import Ports
+from finops_relay.delivery.receipt import Outcome, Source
+from finops_relay.delivery.telling import announce, conclude, quarantine_delivery, write_receipt
+from finops_relay.errors import LedgerConflict, Wait
+
+MAX_WAIT_S = 43_200.0
+"""SQS keeps a message invisible for 12 hours at most (SQS developer guide, "Visibility timeout")."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A delivery that has work to do now."""
+
+    delivery: Delivery
+
+
+def opened(
+    ports: Ports, source: ObjectVersion, *, kind: str, target: str = "", dry_run: bool = False
+) -> Opened | Delivery:
+    """Begin or resume the delivery of *source*.
+
+    Returns:
+        Opened when there is work to do; else the delivery as it ended (a duplicate, a stale event, quarantine).
+    """
+    key = delivery_id(source)
+    known = ports.ledger.delivery(key)
+    if known is not None and known.stage == "finished":
+        return announce(ports, known)
+    if known is not None and known.stage in {"queued", "delivering"}:
+        return known
+    if known is not None and known.stage == "prepared":
+        return Opened(known)
+    now = ports.clock.now()
+    delivery = known or Delivery(
+        id=key,
+        kind=kind,
+        target=target,
+        order=order_of(source),
+        dry_run=dry_run,
+        source=Source(
+            bucket=source.bucket,
+            key=source.key,
+            version=source.version_id,
+            etag=source.etag,
+            sequencer=source.sequencer,
+            bytes=source.size_bytes,
+        ),
+        times={"received": now},
+    )
+    if not ports.ledger.claim(source):
+        reason = "a newer version of the same key was seen before this event"
+        return conclude(ports, delivery.ended(Outcome.STALE, now, reason))
+    if delivery.attempts >= MAX_ATTEMPTS:
+        reason = f"{delivery.attempts} tries ended without a word in stage {delivery.stage!r}"
+        return quarantine_delivery(ports, delivery, source, reason)
+    return Opened(ports.ledger.save(delivery.but(attempts=delivery.attempts + 1)))
+
+
+@dataclass(frozen=True)
+class Waits:
+    """How long waits are, in seconds; short on one machine, minutes in production."""
+
+    first_s: float = 30.0
+    cap_s: float = 900.0
+
+    def after(self, waits: int, named_s: float | None = None, draw: Callable[[], float] = random.random) -> float:
+        """Return the next wait after *waits* earlier ones: what the vendor named, else doubling with jitter of a half."""
+        if named_s is not None:
+            return min(MAX_WAIT_S, max(1.0, named_s))
+        return min(self.cap_s, self.first_s * 2.0 ** min(waits, 20)) * (0.5 + draw() / 2)
+
+
+def waiting(ports: Ports, delivery: Delivery, seconds: float, why: str) -> Wait:
+    """Save that *delivery* waits, say so in its receipt, and return the Wait to raise."""
+    write_receipt(ports, ports.ledger.save(delivery.but(attempts=0, waits=delivery.waits + 1, reason=f"waits: {why}")))
+    return Wait(seconds, why)
+
+
+def change_target(ports: Ports, name: str, change: Callable[[Target], Target]) -> Target:
+    """Read, change and save a target; start again when somebody else saved it in between."""
+    for attempt in range(10):
+        before = ports.ledger.target(name)
+        after = change(before)
+        if after == before:
+            return before
+        try:
+            return ports.ledger.save_target(after)
+        except LedgerConflict:
+            if attempt == 9:  # noqa: PLR2004 -- the last of the ten
+                raise
+    raise AssertionError
+
+
+def redrop_command(source: Source) -> str:
+    """Return the command that drops the same version once more, as a new delivery."""
+    origin = f"{source.bucket}/{source.key}" + (f"?versionId={source.version}" if source.version else "")
+    words = ["aws", "s3api", "copy-object", "--bucket", source.bucket, "--key", source.key, "--copy-source", origin]
+    return shlex.join([*words, "--metadata-directive", "REPLACE"])

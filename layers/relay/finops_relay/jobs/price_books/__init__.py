@@ -1,0 +1,1 @@
+"""Price books: a dropped sheet becomes the active price book of its organizations."""

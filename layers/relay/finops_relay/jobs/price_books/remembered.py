@@ -1,0 +1,109 @@
+"""What a price-book delivery and its target remember in the ledger, beyond what every delivery does."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import Field, SecretStr, field_serializer
+
+from finops_relay.delivery.receipt import Frozen
+
+MAX_BOOKS = 500
+"""Books of ours that a target remembers; an item of the ledger holds 400 KB. Older ones are never deleted by us."""
+
+
+class Slot(Frozen):
+    """A file slot at the vendor that is being filled."""
+
+    seq: int
+    file_id: str
+    url: SecretStr
+    """Pre-signed: lets a crash in the middle of an upload redo one file instead of the whole book."""
+
+    @field_serializer("url", when_used="always")
+    def _kept(self, url: SecretStr) -> str:
+        """Write the address itself: the ledger is encrypted, and nothing else is made from this model."""
+        return url.get_secret_value()
+
+
+class Work(Frozen):
+    """How far a price-book delivery is. Kept as ``Delivery.work``."""
+
+    provider: str
+    """``aws`` or ``azure``."""
+    enterprise_id: str
+    slug: str
+    organizations: tuple[str, ...] = ()
+    activate: bool = True
+    keep_unused: int | None = None
+    currency: str = ""
+    mends: str = ""
+    """The delivery whose rejected rows this one mends."""
+    rollback: bool = False
+    rollback_to: str = ""
+    """The book to go back to; empty means each organization's former one."""
+    step: str = "check"
+    book_id: str = ""
+    slot: Slot | None = Field(default=None, repr=False)
+    orphans: tuple[str, ...] = ()
+    """Books that this delivery began and gave up."""
+    restarts: int = 0
+    lost_creates: int = 0
+    polls: int = 0
+    ingested_at: datetime | None = None
+    to_activate: dict[str, str] = Field(default_factory=dict)
+    """Organization -> book."""
+    activated: dict[str, str] = Field(default_factory=dict)
+    """Organization -> ``activated`` or ``refused: …``."""
+
+
+class Book(Frozen):
+    """A price book that we made."""
+
+    id: str
+    delivery: str
+    fingerprint: str = ""
+    status: str = ""
+    at: datetime
+
+
+class InUse(Frozen):
+    """The book that we last gave an organization, and the one before."""
+
+    active: str
+    former: str = ""
+    at: datetime
+
+
+class Shelf(Frozen):
+    """What a target remembers. Kept as ``Target.content``."""
+
+    applied_book: str = ""
+    books: tuple[Book, ...] = ()
+    """Oldest first."""
+    organizations: dict[str, InUse] = Field(default_factory=dict)
+
+    def with_book(self, book: Book) -> Shelf:
+        """Return the shelf with *book* on it, in place of what it knew of it."""
+        others = tuple(known for known in self.books if known.id != book.id)
+        return self.model_copy(update={"books": (*others, book)[-MAX_BOOKS:]})
+
+    def without_book(self, book_id: str) -> Shelf:
+        """Return the shelf without a book."""
+        return self.model_copy(update={"books": tuple(known for known in self.books if known.id != book_id)})
+
+    def with_active(self, organization: str, book_id: str, at: datetime) -> Shelf:
+        """Return the shelf with *book_id* active for *organization*; saying it twice changes nothing."""
+        known = self.organizations.get(organization)
+        if known is not None and known.active == book_id:
+            return self
+        use = InUse(active=book_id, former=known.active if known else "", at=at)
+        return self.model_copy(update={"organizations": {**self.organizations, organization: use}})
+
+    def unused(self, keep: int, *besides: str) -> tuple[Book, ...]:
+        """Return our unused books beyond the newest *keep*; one that is active, a roll-back's goal or named is in use."""
+        used = {*besides, self.applied_book}
+        for use in self.organizations.values():
+            used |= {use.active, use.former}
+        free = [book for book in self.books if book.id not in used]
+        return tuple(free[: max(0, len(free) - keep)])

@@ -1,0 +1,116 @@
+"""The stack with everything around it that makes a drop end in a receipt: stand-in, secret, relay.yaml, short waits."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from local.bootstrap import ROOT
+from local.stack import Stack
+from local.standins.infracost import AWS_ORGANIZATION, AZURE_ORGANIZATION, ENTERPRISE, InfracostStandIn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+HIGHEST_PORT = 65_535
+PORTS = 2
+"""How many ports ``RELAY_PORT_BASE`` counts from: AWS, Infracost."""
+
+SLUG = "acme"
+INFRACOST_SECRET = "infracost/default"  # noqa: S105 - the secret's name
+
+PARAMETERS = {
+    "InfracostEnterpriseId": ENTERPRISE,
+    "InfracostSlug": SLUG,
+    "InfracostAwsOrganizationId": AWS_ORGANIZATION,
+    "InfracostAzureOrganizationId": AZURE_ORGANIZATION,
+    # Minutes and hours in production.
+    "PollFirstSeconds": "1",
+    "PollCapSeconds": "2",
+    "PollEndSeconds": "60",
+    "RetryFirstSeconds": "1",
+    "RetryCapSeconds": "2",
+}
+"""Who we are at the stand-in, and waits that a person can watch."""
+
+
+class SettingsError(Exception):
+    """Raised when the environment asks for something impossible."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment may change."""
+
+    infracost_api_url: str = ""
+    """Another server instead of the stand-in."""
+    infracost_api_token: str = ""
+    """Stands in the stack's secret; a made-up one when empty."""
+    relay_config: Path = ROOT / "local" / "relay.yaml"
+    port_base: int = 0
+    """0: free ports."""
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """Read them. Raises SettingsError."""
+        config = Path(environ.get("RELAY_CONFIG") or cls.relay_config)
+        if not config.is_file():
+            raise SettingsError(f"RELAY_CONFIG: there is no file {config}")
+        base = environ.get("RELAY_PORT_BASE") or "0"
+        if not base.isdecimal() or int(base) > HIGHEST_PORT - PORTS:
+            raise SettingsError(f"RELAY_PORT_BASE: {base!r} is no port")
+        return cls(
+            environ.get("INFRACOST_API_URL", ""), environ.get("INFRACOST_API_TOKEN", ""), config, port_base=int(base)
+        )
+
+    def port(self, offset: int) -> int:
+        """The port at *offset* from the base; 0, which is a free one, without a base."""
+        return self.port_base + offset if self.port_base else 0
+
+
+@dataclass(frozen=True)
+class Local:
+    """Everything that runs."""
+
+    stack: Stack
+    infracost_api_url: str
+    standin: InfracostStandIn | None
+    """None when another server takes its place."""
+
+    @property
+    def drops_bucket(self) -> str:
+        """Where files are dropped."""
+        return self.stack.outputs["DropsBucket"]
+
+    def described(self) -> dict[str, str]:
+        """What a person or a check needs to use it."""
+        return {
+            "aws": self.stack.endpoint,
+            "region": self.stack.region,
+            "access_key": self.stack.access_key,
+            "secret_key": self.stack.secret_key,
+            "drops_bucket": self.drops_bucket,
+            "infracost": self.infracost_api_url,
+        }
+
+
+@contextmanager
+def serving(settings: Settings, parameters: Mapping[str, str] | None = None) -> Iterator[Local]:
+    """Start everything, yield it, and stop everything, whatever happens; *parameters* go over the local defaults."""
+    token = settings.infracost_api_token or secrets.token_urlsafe(24)
+    with ExitStack() as running:
+        standin = None
+        api_url = settings.infracost_api_url
+        if not api_url:
+            standin = running.enter_context(InfracostStandIn(tokens=[token], port=settings.port(1)))
+            api_url = standin.api_url
+        wanted = PARAMETERS | {"InfracostApiUrl": api_url} | dict(parameters or {})
+        stack = running.enter_context(Stack.start(wanted, port=settings.port(0)))
+        stack.client("secretsmanager").create_secret(Name=INFRACOST_SECRET, SecretString=token)
+        local = Local(stack, api_url, standin)
+        body = settings.relay_config.read_bytes()
+        stack.client("s3").put_object(Bucket=local.drops_bucket, Key="config/relay.yaml", Body=body)
+        yield local
