@@ -1,6 +1,5 @@
 # Every command does its own set-up: nothing has to be installed but make and a Python from 3.11 on.
 
-MAKEFLAGS += --no-print-directory
 # Another project's environment must not reach into this one.
 unexport VIRTUAL_ENV
 unexport PYTHONPATH

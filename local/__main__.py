@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from local.bootstrap import BootstrapError
 from local.mending import MendingError
+from local.packaging import PackagingError
 from local.serve import Settings, SettingsError, serving
 from local.stack import StackError
 from local.template import TemplateError
@@ -64,7 +65,7 @@ def main() -> int:
             _stay(local.stack)
     except _Told:
         print("local: stopped", file=sys.stderr)
-    except (BootstrapError, MendingError, SettingsError, StackError, TemplateError) as error:
+    except (BootstrapError, MendingError, OSError, PackagingError, SettingsError, StackError, TemplateError) as error:
         print(f"local: {error}", file=sys.stderr)
         return 1
     return 0

@@ -308,12 +308,11 @@ def is_current(environment: Environment) -> bool:
 def write_locks() -> None:
     """Write the three lock files anew, the layer's constrained by the development one."""
     environ = {"UV_CUSTOM_COMPILE_COMMAND": "make lock", "UV_PYTHON_DOWNLOADS": "never"}
-    compile_ = [str(uv()), "pip", "compile", "pyproject.toml", "--universal", "--python-version", "3.11"]
-    compile_ += ["--generate-hashes", "-q"]
+    compile_ = [str(uv()), "pip", "compile", "--universal", "--python-version", "3.11", "--generate-hashes", "-q"]
     dev, layer, sam = "local/requirements-dev.txt", "layers/relay/requirements.txt", "local/requirements-sam.txt"
     for arguments in (
-        ["--group", "dev", "-o", dev],
-        ["-c", dev, "--no-annotate", "-o", layer],
+        ["pyproject.toml", "--group", "dev", "-o", dev],
+        ["pyproject.toml", "-c", dev, "--no-annotate", "-o", layer],
         ["--group", "sam", "-o", sam],
     ):
         say(f"writing {arguments[-1]}")

@@ -1,7 +1,7 @@
 """What a deployment uploads, made without Docker and without ``sam build``: one zip for each folder of the template.
 
-A function's folder goes as it is. The layer's dependencies are installed from its hashed lock file once (kept under
-``build/`` by the lock's hash) and go into the zip's ``python/`` folder beside the package.
+A function's folder goes as it is. The layer's dependencies are installed from its hashed lock file once, kept under
+``build/`` by the lock's hash, and named in the layer's zip beside the package.
 """
 
 from __future__ import annotations
@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 _CACHE = bootstrap.ROOT / "build" / "layers"
 # Compared with nothing at run time: a cold start must not compile again because a zip does not keep the files' dates.
 _UNCHECKED = py_compile.PycInvalidationMode.UNCHECKED_HASH
+PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+class PackagingError(Exception):
+    """Raised when a folder of the template cannot be packed; its message names the file."""
 
 
 def dependencies(lock: Path) -> Path:
@@ -88,11 +93,14 @@ def _function_zip(folder: Path) -> bytes:
 
 
 def _layer_zip(folder: Path) -> bytes:
+    """The package itself, and in place of its dependencies the address of the folder that holds them.
+
+    ministack unpacks the layer anew for each cold start: 1,400 files of dependencies would cost most of a second each.
+    """
+    installed = dependencies(folder / "requirements.txt")
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        installed = dependencies(folder / "requirements.txt")
-        for path in _files(installed):
-            _add(archive, f"python/{path.relative_to(installed).as_posix()}", path.read_bytes())
+        _add(archive, f"python/lib/{PYTHON}/site-packages/dependencies.pth", f"{installed}\n".encode())
         _add_sources(archive, folder, prefix="python/")
     return buffer.getvalue()
 
@@ -119,6 +127,8 @@ def _compiled(module: Path) -> bytes:
     try:
         py_compile.compile(str(module), cfile=name, dfile=module.name, doraise=True, invalidation_mode=_UNCHECKED)
         return Path(name).read_bytes()
+    except py_compile.PyCompileError as error:
+        raise PackagingError(f"{module.relative_to(bootstrap.ROOT)}: {error.exc_value}") from None
     finally:
         Path(name).unlink()
 

@@ -150,7 +150,7 @@ class Stack:
         return mending.differences(self.client, self._created())
 
     def _deploy(self, path: Path) -> None:
-        template = load(path)
+        template = _for_plain_http(load(path))
         bucket = f"{STACK_NAME}-artifacts"
         s3 = self.client("s3")
         s3.create_bucket(Bucket=bucket)
@@ -309,6 +309,16 @@ class _Server:
         if self.process.stdin:
             self.process.stdin.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _for_plain_http(template: dict[str, Any]) -> dict[str, Any]:
+    """Take the "TLS only" statements out of bucket policies: they are enforced, and ministack speaks plain http."""
+    tls_only = {"Bool": {"aws:SecureTransport": "false"}}
+    for resource in template["Resources"].values():
+        if resource["Type"] == "AWS::S3::BucketPolicy":
+            document = resource["Properties"]["PolicyDocument"]
+            document["Statement"] = [each for each in document["Statement"] if each.get("Condition") != tls_only]
+    return template
 
 
 def _base_python() -> str:

@@ -132,6 +132,7 @@ def server() -> Iterator[InfracostStandIn]:
         TOKEN,
         Token(token="editor", role="orgEditor"),
         Token(token="elsewhere", organization=AWS_ORGANIZATION),
+        Token(token="ico-known"),
     ]
     with InfracostStandIn(tokens=tokens, polls_needed=1) as running:
         yield running
@@ -201,7 +202,7 @@ def test_the_stand_in_handles_exactly_the_operations_of_the_document(
 
 
 @pytest.mark.parametrize(
-    "authorization", [None, "Bearer unknown", f"Basic {TOKEN}", "Bearer", "Bearer ico-abcdef"], ids=str
+    "authorization", [None, "Bearer unknown", f"Basic {TOKEN}", "Bearer", "Bearer ico-known"], ids=str
 )
 def test_a_missing_unknown_or_cli_token_is_answered_401(api: Api, authorization: str | None) -> None:
     headers = {} if authorization is None else {"Authorization": authorization}
@@ -302,7 +303,7 @@ class Careless(InfracostStandIn):
 
     def handlers(self) -> Mapping[str, Callable[[Call], Response]]:
         def incomplete(_call: Call) -> Response:
-            return answer({"data": [{"id": UNKNOWN}]})
+            return answer({"data": [{"id": UNKNOWN}], "total": 1})
 
         def broken(_call: Call) -> Response:
             raise ZeroDivisionError
@@ -315,6 +316,7 @@ def test_an_answer_of_ours_that_breaks_the_document_is_listed() -> None:
         client.get(f"{server.api_url}/enterprises/{ENTERPRISE}/price-books")
         details = [each["detail"] for each in server.state()["response_violations"]]
     assert "'provider' is a required property" in details
+    assert "Additional properties are not allowed ('total' was unexpected)" in details
 
 
 def test_a_failure_of_the_stand_in_is_answered_500_and_listed() -> None:
@@ -378,6 +380,13 @@ def test_quoted_commas_and_newlines_are_part_of_a_field(api: Api) -> None:
     assert api.ingested(content)["status"] == "SUCCESS"
     (book,) = api.state()["price_books"]
     assert book["files"][0]["rows"] == 2
+
+
+def test_a_quoted_field_may_cross_the_borders_at_which_the_upload_is_read(api: Api) -> None:
+    content = (AWS_HEADER + aws_row(description='"' + "\r\n" * 800_000 + '"')).encode()
+    api.put(api.add_file(api.create())[1], content)
+    (file,) = api.state()["price_books"][0]["files"]
+    assert (file["rows"], file["bytes"]) == (1, len(content))
 
 
 def test_a_file_without_a_final_newline_is_good(api: Api) -> None:

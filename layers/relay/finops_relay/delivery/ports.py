@@ -75,6 +75,9 @@ class Spool(Protocol):
     def chunks(self, key: str) -> Iterator[bytes]:
         """Yield an object's bytes. Raises SourceGone, ShortRead."""
 
+    def version(self, key: str) -> ObjectVersion:
+        """Return the present version of an object, for quarantine; nothing is read."""
+
     def release(self, key: str) -> None:
         """Let an object expire: its delivery is over. An object that is not there is no error."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from finops_relay.delivery import commands
 from finops_relay.delivery.identity import ObjectVersion
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Ports
@@ -51,14 +52,31 @@ def announce(ports: Ports, delivery: Delivery) -> Delivery:
     return ports.ledger.save(delivery.but(announced=True))
 
 
-def quarantine_delivery(ports: Ports, delivery: Delivery, source: ObjectVersion, reason: str) -> Delivery:
-    """Put the source of a delivery that cannot go on into quarantine, bytes untouched, and end it as failed."""
-    redo = f"aws s3 cp '{source.uri}' '{source.uri}'"
-    try:
-        copy = ports.drops.quarantine(delivery.id, source)
-    except (SourceGone, SourceForbidden) as error:
-        copy = f"no copy could be made: {error}"
-    listing = {"reason": reason, "source": source.uri, "version": source.version_id, "copy": copy, "next_command": redo}
+def quarantine_delivery(ports: Ports, delivery: Delivery, reason: str, *versions: ObjectVersion) -> Delivery:
+    """Put what a delivery that cannot go on is made of into quarantine, bytes untouched, and end it as failed.
+
+    Args:
+        ports: everything outside.
+        delivery: the one that ends.
+        reason: why, for the listing and the receipt.
+        versions: what was dropped, or what was prepared of it; whichever this function may read.
+    """
+    redo = commands.drop_again(delivery.source)
+    copies = []
+    for version in versions:
+        try:
+            copies.append(ports.drops.quarantine(delivery.id, version))
+        except (SourceGone, SourceForbidden) as error:
+            copies.append(f"no copy could be made: {error}")
+    source = delivery.source
+    listing = {
+        "delivery": delivery.id,
+        "reason": reason,
+        "source": f"s3://{source.bucket}/{source.key}",
+        "version": source.version,
+        "copies": copies,
+        "next_command": redo,
+    }
     ports.drops.put(f"quarantine/{delivery.id}/reason.json", json.dumps(listing, indent=2).encode(), "application/json")
     ports.metrics.count("Quarantined")
     return conclude(ports, delivery.ended(Outcome.FAILED, ports.clock.now(), reason, redo))

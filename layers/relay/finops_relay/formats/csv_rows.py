@@ -1,8 +1,8 @@
 """CSV records with the physical line each begins on; the bytes of a record survive exactly.
 
 A file is cut into blocks of whole lines. A caller who can judge the lines of a block faster than a CSV parser does may
-do so; for everybody else :meth:`RecordReader.records` parses it. Blocks are of one fixed size whatever the stream hands
-out at once, so that the same bytes always give the same records.
+do so; for everybody else :meth:`RecordReader.records` parses it. Blocks have one size whatever the stream hands out
+at once, and no record depends on where they are cut.
 
 Bytes that are not UTF-8 become lone surrogates (``surrogateescape``): encoded the same way they are the same bytes.
 """
@@ -49,6 +49,9 @@ class Block:
     first_line: int
     """1-based physical line of the file on which the block begins."""
 
+    lines: int
+    """How many physical lines it has."""
+
     decodable: bool
     """False when some of its bytes are not UTF-8."""
 
@@ -69,11 +72,13 @@ class RecordReader:
     Args:
         name: the file's name, for messages.
         stream: its decoded bytes.
+        block_bytes: how much is read at once; it never shows in the records.
     """
 
-    def __init__(self, name: str, stream: Readable) -> None:
+    def __init__(self, name: str, stream: Readable, *, block_bytes: int = BLOCK_BYTES) -> None:
         self._name = name
         self._stream = stream
+        self._block_bytes = max(block_bytes, len(_BOM))
         self._pending = b""
         self._line = 1
         self._started = False
@@ -127,7 +132,7 @@ class RecordReader:
     def _read(self) -> bytes:
         """One block's worth of bytes, however few the stream gives at a time; notes the end of the stream."""
         parts: list[bytes] = []
-        missing = BLOCK_BYTES
+        missing = self._block_bytes
         while missing and (part := self._stream.read(missing)):
             parts.append(part)
             missing -= len(part)
@@ -135,12 +140,12 @@ class RecordReader:
         return b"".join(parts)
 
     def _block(self, data: bytes) -> Block:
-        first_line = self._line
-        self._line += _count_lines(data)
+        first_line, lines = self._line, _count_lines(data)
+        self._line += lines
         try:
-            return Block(data.decode(), first_line, decodable=True, final=self._ended)
+            return Block(data.decode(), first_line, lines, decodable=True, final=self._ended)
         except UnicodeDecodeError:
-            return Block(data.decode(errors="surrogateescape"), first_line, decodable=False, final=self._ended)
+            return Block(data.decode(errors="surrogateescape"), first_line, lines, decodable=False, final=self._ended)
 
     def _push_back(self, text: str, line: int) -> None:
         self._pending = text.encode(errors="surrogateescape") + self._pending
@@ -160,8 +165,8 @@ class RecordReader:
 def single_lines(lines: list[str]) -> list[list[str]] | None:
     """The fields of each of *lines*, or None when they are not one whole record each.
 
-    Lines may be given that stood between others that are whole records themselves: were one of them to begin a record of
-    several lines, the count would not come out.
+    Lines may be given that stood between others that are whole records themselves: were one of them to begin a record
+    of several lines, the count would not come out.
 
     Args:
         lines: without line ends and without carriage returns inside.

@@ -178,7 +178,7 @@ def _normal(header: Sequence[str]) -> set[str]:
 
 
 def _refuse_same_names(name: str, line: int, header: Sequence[str]) -> None:
-    """A mended row is put back by column names, so they must differ; nameless ones are a spreadsheet's trailing commas."""
+    """A mended row is put back by column names, so they must differ; a spreadsheet's trailing commas are nameless."""
     seen: set[str] = set()
     for column in header:
         if column in seen and column:

@@ -1,8 +1,8 @@
 """Price sheets rewritten as Infracost's contract wants them, every value untouched.
 
 How it is fast: nearly all rows of a real sheet are plain, complete and valid, and one regular expression, made for the
-file's header, says so for a whole block at once while it picks the row apart for the new order of columns. Lines that it
-does not accept are parsed and judged one by one, and so is a block in which records span lines. Which way a row took
+file's header, says so for a whole block at once while it picks the row apart for the new order of columns. Lines that
+it does not accept are parsed and judged one by one, and so is a block in which records span lines. Which way a row took
 never shows in the result.
 """
 
@@ -16,8 +16,15 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, BinaryIO
 
 from finops_relay.errors import InputRefused
-from finops_relay.formats.csv_rows import Record, RecordReader, csv_line, is_blank, single_lines
-from finops_relay.formats.price_columns import AWS_HEADER, AZURE_HEADER, Columns, Provider, find_columns
+from finops_relay.formats.csv_rows import BLOCK_BYTES, Record, RecordReader, csv_line, is_blank, single_lines
+from finops_relay.formats.price_columns import (
+    AWS_HEADER,
+    AZURE_HEADER,
+    HEADER_RECORDS,
+    Columns,
+    Provider,
+    find_columns,
+)
 from finops_relay.formats.rejected_rows import RejectedFile, RejectedRow, read_mended, rejected_csv_header
 
 if TYPE_CHECKING:
@@ -85,11 +92,13 @@ class PriceBookReader:
     Args:
         rules: which rows the book takes.
         budget: what the book has used of its ceilings; rows are counted in it.
+        block_bytes: how much is read at once; it never shows in the result.
     """
 
-    def __init__(self, rules: SheetRules, budget: Budget) -> None:
+    def __init__(self, rules: SheetRules, budget: Budget, *, block_bytes: int = BLOCK_BYTES) -> None:
         self.rules = rules
         self._budget = budget
+        self._block_bytes = block_bytes
         self.currency: str | None = None
         """Currency code of the book's first row that was kept; all others must have it. None before, and for AWS."""
 
@@ -117,10 +126,11 @@ class PriceBookReader:
             InputRefused: the file is no price sheet of the provider, cannot be parsed, or passes a ceiling; or a mended
                 row does not belong to it.
         """
-        reader = RecordReader(member_name, stream)
+        reader = RecordReader(member_name, stream, block_bytes=self._block_bytes)
         blocks = reader.blocks()
-        first = next(blocks, None)
-        records = reader.records(first) if first else []
+        records: list[Record] = []
+        while len(records) < HEADER_RECORDS and (block := next(blocks, None)):
+            records += reader.records(block)
         place, columns = find_columns(self.rules.provider, member_name, records)
         member = _MemberRewriter(self, member_name, columns, _Sinks(write, reject), dict(mended or {}))
         member.take_records(records[place + 1 :])
@@ -181,14 +191,13 @@ class _MemberRewriter:
     def take_block(self, reader: RecordReader, block: Block) -> None:
         """Rewrites the rows of one block, the fast way if that is possible."""
         pattern = self._row_pattern()
-        text = block.text.replace("\r\n", "\n")
-        text = text if text.endswith("\n") else text + "\n"
-        count = text.count("\n")
-        if pattern is None or "\r" in text or self._has_mended(block, count):
+        text = block.text.replace("\r\n", "\n") if "\r" in block.text else block.text
+        if pattern is None or "\r" in text or self._has_mended(block):
             self.take_records(reader.records(block))
             return
-        rows = pattern.whole.findall(text) if block.decodable else []
-        if len(rows) == count:
+        text = text if text.endswith("\n") else text + "\n"
+        rows = pattern.rows(text) if block.decodable else None
+        if rows is not None:
             self._emit(self._take_plain(pattern, rows))
         else:
             self._take_lines(pattern, reader, block, text.split("\n")[:-1])
@@ -221,38 +230,39 @@ class _MemberRewriter:
     def _emit(self, lines: list[str]) -> None:
         if lines:
             self._tally.written += len(lines)
-            self._sinks.write(("\n".join(lines) + "\n").encode())
+            # No line has a separator of its own left: a row with a control character is rejected.
+            self._sinks.write(("\n".join(lines) + "\n").replace(_HELD_COMMA, ",").encode())
 
     def _row_pattern(self) -> _RowPattern | None:
-        """The expression for this file's rows, with the book's currency, or the first one seen while no row was kept."""
+        """The expression for this file's rows, with the book's currency or, while no row was kept, the first seen."""
         currency = self._book.currency or self._seen_currency
         if currency is not None and (self._pattern is None or self._pattern.currency != currency):
             self._pattern = _RowPattern(self._provider, self._columns, self._filter, currency)
         return self._pattern
 
-    def _has_mended(self, block: Block, lines: int) -> bool:
-        """Whether a mended row is for one of the *lines* of this block."""
+    def _has_mended(self, block: Block) -> bool:
+        """Whether a mended row is for a line of this block."""
         at = bisect_left(self._mended_lines, block.first_line)
-        return at < len(self._mended_lines) and self._mended_lines[at] < block.first_line + lines
+        return at < len(self._mended_lines) and self._mended_lines[at] < block.first_line + block.lines
 
     def _take_plain(self, pattern: _RowPattern, rows: list[tuple[str, ...]]) -> list[str]:
         """The output lines of rows that the expression accepted, after the filters."""
         self._book.count_rows(self._name, len(rows))
-        key_of = pattern.filter_key
-        if key_of is not None:
-            counts = Counter(map(key_of, rows))
+        if not self._filter.always_passes:
+            keys = list(map(pattern.filter_key, rows))
+            counts = Counter(keys)
             dropped = {key: why for key in counts if (why := self._filter.reason(*key)) is not None}
             for key, why in dropped.items():
                 self._tally.filtered_by[why] += counts[key]
             if dropped:
-                rows = [row for row in rows if key_of(row) not in dropped]
+                rows = [row for row, key in zip(rows, keys, strict=True) if key not in dropped]
         if rows and self._provider is Provider.AZURE:
             self._book.currency = pattern.currency
         return pattern.lines(rows)
 
     def _take_lines(self, pattern: _RowPattern, reader: RecordReader, block: Block, lines: list[str]) -> None:
         """Rewrites a block of which some lines are not plain, or all of it when a record spans lines."""
-        matches = list(map(pattern.single.fullmatch, lines))
+        matches = list(map(pattern.line.fullmatch, lines))
         odd = single_lines([line for line, match in zip(lines, matches, strict=True) if match is None])
         if odd is None or pattern.currency != (self._book.currency or ""):
             self.take_records(reader.records(block))
@@ -484,10 +494,23 @@ def _price(column: str, place: int, *, required: bool) -> Callable[[Sequence[str
 
 # --- the fast way -----------------------------------------------------------------------------------------------------
 
-# What a field that goes out as it came in cannot hold: quotes (but those around a value with commas), control characters,
-# and in single lines also bytes that are not UTF-8. Whole blocks are only tried when they are decodable.
-_UNFIT = r'"\x00-\x1f\x7f'
-_UNFIT_LINE = _UNFIT + "\udc80-\udcff"
+_CONTROLS = bytes(range(0x20)) + b"\x7f"
+_HELD_COMMA = "\x1f"
+"""Stands for a comma inside quotes while a block is taken apart at its commas: ASCII's own separator of units."""
+
+# What a line that goes out as it came in cannot hold: quotes (but those around a value with commas), control characters
+# and bytes that are not UTF-8.
+_UNFIT = '"\\x00-\\x1f\\x7f\udc80-\udcff'
+_LINE_FIELDS = {
+    "any": f'(?:"[^,{_UNFIT}]*+,[^{_UNFIT}]*+"|[^,{_UNFIT}]*+)',
+    "bare": f"[^,{_UNFIT}]*+",
+    "some": rf"[^\s,{_UNFIT}][^,{_UNFIT}]*+",
+}
+# The same for a block whose quotes were judged by _hold_commas and whose control characters are counted afterwards. A
+# field but the last may run over the end of its line here: then there are fewer matches than lines. That is what makes
+# the expression fast: the next comma is searched for, and not each character looked up in a set.
+_BLOCK_FIELDS = {"any": "[^,]*+", "bare": r'[^,"\n]*+', "some": r'[^\s,"][^,]*+'}
+_BLOCK_LAST_FIELD = {"any": r"[^,\n]*+", "bare": r'[^,"\n]*+', "some": r'[^\s,"][^,\n]*+'}
 
 
 class _RowPattern:
@@ -501,49 +524,80 @@ class _RowPattern:
         self.currency = currency
         self._width = len(columns.header)
         self._special = _special_fields(provider, columns.index, currency)
-        self._filtered = [place for place in (filters.type_at, filters.offer_at) if place is not None]
+        asked = (filters.type_at, filters.offer_at)
+        self._filtered = [place for place in asked if place is not None]
         stretches = _stretches([columns.index.get(column) for column in _header(provider)])
         self._opens = {stretch[0] for stretch in stretches if stretch}
         self._closes = {stretch[1] for stretch in stretches if stretch}
-        self._groups: dict[tuple[str, int], int] = {}
-        self.whole = re.compile(f"(?m)^{self._expression(_UNFIT)}$")
-        self.single = re.compile(self._expression(_UNFIT_LINE))
-        missing = max(self._groups.values(), default=-1) + 1
-        self._pick = itemgetter(*(self._groups["stretch", s[0]] if s else missing for s in stretches))
+        groups, line = self._expression(_LINE_FIELDS, _LINE_FIELDS)
+        self.line = re.compile(line)
+        self._block = re.compile(f"(?m)^{self._expression(_BLOCK_FIELDS, _BLOCK_LAST_FIELD)[1]}$")
+        missing = self._block.groups - 1
+        self._pick = itemgetter(*(groups["stretch", stretch[0]] if stretch else missing for stretch in stretches))
         self._one = len(stretches) == 1
-        asked = [
-            missing if place is None else self._groups["filter", place] for place in (filters.type_at, filters.offer_at)
-        ]
-        self.filter_key: Callable[[tuple[str, ...]], tuple[str, str]] | None = (
-            None if filters.always_passes else itemgetter(*asked)
+        self.filter_key: Callable[[tuple[str, ...]], tuple[str, str]] = itemgetter(
+            *(missing if place is None else groups["filter", place] for place in asked)
         )
+
+    def rows(self, text: str) -> list[tuple[str, ...]] | None:
+        """The groups of every line of *text*, or None when some line is not fit or is not a record of its own.
+
+        Each match covers whole lines, so that as many matches as line ends are one for each line; and as many line ends
+        as control characters are no other control characters.
+        """
+        held = _hold_commas(text)
+        if held is None:
+            return None
+        data = text.encode()
+        rows = self._block.findall(held)
+        return rows if len(rows) == len(data) - len(data.translate(None, _CONTROLS)) else None
 
     def lines(self, rows: Sequence[tuple[str, ...]]) -> list[str]:
         """The output lines of accepted rows."""
         picked = map(self._pick, rows)
         return list(picked) if self._one else list(map(",".join, picked))
 
-    def _expression(self, unfit: str) -> str:
-        """The expression for one line; notes which group holds what."""
-        self._groups.clear()
-        plain, full = f"[^,{unfit}]", f'"[^,{unfit}]*+,[^{unfit}]*+"'
-        kinds = {
-            "any": f"(?:{full}|{plain}*+)",
-            "some": rf"(?:{full}|[^\s,{unfit}]{plain}*+)",
-        }
+    def _expression(
+        self, kinds: Mapping[str, str], last_kinds: Mapping[str, str]
+    ) -> tuple[dict[tuple[str, int], int], str]:
+        """Which group holds what, and the expression for one line."""
+        groups: dict[tuple[str, int], int] = {}
         count = 0
         parts: list[str] = []
         for place in range(self._width):
-            field = self._special.get(place, "{any}")
+            field = self._special.get(place, "{bare}" if place in self._filtered else "{any}")
             for kind, marked in (("stretch", place in self._opens), ("filter", place in self._filtered)):
                 if marked:
-                    self._groups[kind, place] = count
+                    groups[kind, place] = count
                     count += 1
             count += field.count("(?P<")
-            field = field.replace("{any}", kinds["any"]).replace("{some}", kinds["some"])
+            for kind, expression in (last_kinds if place + 1 == self._width else kinds).items():
+                field = field.replace(f"{{{kind}}}", expression)
             field = f"({field})" if place in self._filtered else field
             parts.append("(" * (place in self._opens) + field + ")" * (place in self._closes))
-        return ",".join(parts) + "()"
+        return groups, ",".join(parts) + "()"
+
+
+def _hold_commas(text: str) -> str | None:
+    """*text* with :data:`_HELD_COMMA` for each comma inside quotes and without quotes that are not needed.
+
+    None when quotes stand anywhere but around a whole field, or when a quoted field has a quote or a line break in it.
+    """
+    parts = text.split('"')
+    if len(parts) == 1:
+        return text
+    quoted = parts[1::2]
+    inner = parts[2:-1:2]
+    if len(parts) % 2 == 0 or parts[0][-1:] not in _BEFORE or parts[-1][0] not in _AFTER:
+        return None
+    if not all(part and part[0] in _AFTER and part[-1] in _BEFORE for part in inner) or "\n" in "".join(quoted):
+        return None
+    parts[1::2] = [f'"{part.replace(",", _HELD_COMMA)}"' if "," in part else part for part in quoted]
+    return "".join(parts)
+
+
+_BEFORE = ("", ",", "\n")
+_AFTER = (",", "\n")
 
 
 def _special_fields(provider: Provider, index: Mapping[str, int], currency: str) -> dict[int, str]:
@@ -559,7 +613,7 @@ def _special_fields(provider: Provider, index: Mapping[str, int], currency: str)
         return {index[column]: field for column, field in wanted.items() if column in index}
     special = {index["hourlyprice"]: _PRICE}
     named = sorted(index[column] for column in ("instancetype", "description") if column in index)
-    special[named[0]] = "{some}" if len(named) == 1 else "(?P<named>{some})?"
+    special[named[0]] = "{some}" if len(named) == 1 else "(?:(?P<named>{some})|)"
     if len(named) > 1:
         special[named[1]] = "(?(named){any}|{some})"
     return special

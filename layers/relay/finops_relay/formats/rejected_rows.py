@@ -138,12 +138,12 @@ def read_mended(stream: Readable, name: str) -> Mapping[str, Mapping[int, Mappin
         name: its name, for messages.
 
     Returns:
-        For each file of the delivery (``""`` where the lines name none) the rows by line, each with its values by column
-        name. Whether the columns are the input's is judged where its header is known.
+        For each file of the delivery (``""`` where the lines name none) the rows by line, each with its values by
+        column name. Whether the columns are the input's is judged where its header is known.
 
     Raises:
-        InputRefused: it has no ``line`` column, an unreadable or repeated line, a row that does not fit the header, or is
-            too big.
+        InputRefused: it has no ``line`` column, an unreadable or repeated line, a row that does not fit the header, or
+            is too big.
     """
     reader = RecordReader(name, _Bounded(stream, name))
     header: list[str] | None = None
@@ -201,7 +201,7 @@ def _mended_header(name: str, line: int, values: list[str]) -> list[str]:
 
 
 def _mended_values(name: str, line: int, header: list[str], values: list[str]) -> dict[str, str]:
-    """The row's values by column name, without our texts; short rows are filled up: spreadsheets drop trailing cells."""
+    """The row's values by column name, without our texts; short ones are filled: spreadsheets drop trailing cells."""
     if not is_blank(values[len(header) :]):
         reason = f"the row has {len(values)} values, the header has {len(header)} names"
         raise InputRefused(reason, file=name, line=line, fix="quote a value that has commas")

@@ -12,14 +12,14 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from finops_relay.delivery.identity import ObjectVersion
-from finops_relay.delivery.ports import Drops, Ledger
+from finops_relay.delivery.ports import Ledger
 from finops_relay.errors import ConfigRefused
 
-MAX_CONFIG_BYTES = 262_144
+MAX_CONFIG_BYTES = 65_536
+"""The accepted text is kept in the ledger, whose items hold 400 KB."""
 CONFIG_KEY = "config/relay.yaml"
 CONFIG_NOTE = "config#active"
-"""Ledger note that names the version of relay.yaml in force."""
+"""Ledger note that keeps the relay.yaml in force: its version and its text, which outlive the object."""
 
 Uuid = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")]
 Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,100}$")]
@@ -157,13 +157,12 @@ def effective(config: RelayConfig, defaults: Defaults, version_id: str = "", fil
         raise ConfigRefused(error.errors()[0]["msg"].removeprefix("Value error, "), file=file) from None
 
 
-def in_force(ledger: Ledger, drops: Drops, bucket: str, defaults: Defaults) -> Effective:
+def in_force(ledger: Ledger, defaults: Defaults) -> Effective:
     """Return what is in force now: the last relay.yaml that was accepted, over the template's parameters."""
-    version = ledger.note(CONFIG_NOTE).get("version_id", "")
-    if not version:
+    note = ledger.note(CONFIG_NOTE)
+    if "text" not in note:
         return effective(RelayConfig(), defaults, file="template parameters")
-    with drops.open(ObjectVersion(bucket, CONFIG_KEY, version)) as stream:
-        return effective(parse(stream.read(MAX_CONFIG_BYTES + 1)), defaults, version)
+    return effective(parse(note["text"].encode()), defaults, note["version_id"])
 
 
 def _refuse_double_keys(node: yaml.Node | None, file: str) -> None:

@@ -30,8 +30,9 @@ def check_config(source: ObjectVersion, ports: Ports, defaults: Defaults) -> Del
         if source.key != CONFIG_KEY:
             raise InputRefused("nothing reads this file", file=source.key, fix=f"drop it as {CONFIG_KEY}")  # noqa: TRY301 -- one way out for all that is refused
         with ports.drops.open(source) as stream:
-            effective(parse(stream.read(MAX_CONFIG_BYTES + 1)), defaults)
+            text = stream.read(MAX_CONFIG_BYTES + 1)
+        effective(parse(text), defaults)
     except InputRefused as error:
         return conclude(ports, delivery.ended(Outcome.REJECTED, ports.clock.now(), str(error)))
-    ports.ledger.save_note(CONFIG_NOTE, {"version_id": source.version_id, "delivery": delivery.id})
+    ports.ledger.save_note(CONFIG_NOTE, {"version_id": source.version_id, "text": text.decode("utf-8-sig")})
     return conclude(ports, delivery.but(config_version=source.version_id).ended(Outcome.DELIVERED, ports.clock.now()))

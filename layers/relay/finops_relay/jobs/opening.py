@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -63,7 +62,7 @@ def opened(
         return conclude(ports, delivery.ended(Outcome.STALE, now, reason))
     if delivery.attempts >= MAX_ATTEMPTS:
         reason = f"{delivery.attempts} tries ended without a word in stage {delivery.stage!r}"
-        return quarantine_delivery(ports, delivery, source, reason)
+        return quarantine_delivery(ports, delivery, reason, source)
     return Opened(ports.ledger.save(delivery.but(attempts=delivery.attempts + 1)))
 
 
@@ -100,10 +99,3 @@ def change_target(ports: Ports, name: str, change: Callable[[Target], Target]) -
             if attempt == 9:  # noqa: PLR2004 -- the last of the ten
                 raise
     raise AssertionError
-
-
-def redrop_command(source: Source) -> str:
-    """Return the command that drops the same version once more, as a new delivery."""
-    origin = f"{source.bucket}/{source.key}" + (f"?versionId={source.version}" if source.version else "")
-    words = ["aws", "s3api", "copy-object", "--bucket", source.bucket, "--key", source.key, "--copy-source", origin]
-    return shlex.join([*words, "--metadata-directive", "REPLACE"])

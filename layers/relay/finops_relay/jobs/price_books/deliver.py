@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from finops_relay.delivery.identity import ObjectVersion
+from finops_relay.delivery import commands
 from finops_relay.delivery.ledger import MAX_ATTEMPTS, Delivery, Target
 from finops_relay.delivery.ports import Ports
 from finops_relay.delivery.receipt import Outcome, Rows, Unit
@@ -28,7 +28,7 @@ from finops_relay.errors import (
 )
 from finops_relay.infracost.client import Infracost
 from finops_relay.infracost.models import PriceBook, Provider
-from finops_relay.jobs.opening import Waits, change_target, redrop_command, waiting
+from finops_relay.jobs.opening import Waits, change_target, waiting
 from finops_relay.jobs.price_books.remembered import Book, Shelf, Slot, Work
 
 MAX_RESTARTS = 10
@@ -76,11 +76,10 @@ def deliver(
     if delivery.stage == "finished":
         return announce(ports, delivery)
     if delivery.attempts >= MAX_ATTEMPTS:
-        work = Work.model_validate(delivery.work)
-        source = delivery.source
-        version = ObjectVersion(source.bucket, source.key, source.version, source.etag, source.bytes)
-        reason = f"{delivery.attempts} tries of step {work.step!r} ended without a word"
-        return quarantine_delivery(ports, delivery, version, reason)
+        step = Work.model_validate(delivery.work).step
+        reason = f"{delivery.attempts} tries of step {step!r} ended without a word"
+        prepared = [ports.spool.version(unit.spool_key) for unit in delivery.units if unit.spool_key]
+        return quarantine_delivery(ports, delivery, reason, *prepared)
     delivery = ports.ledger.save(delivery.but(stage="delivering", attempts=delivery.attempts + 1))
     work = Work.model_validate(delivery.work)
     return _Run(ports, vendor(work.slug), waits, polling, delivery, work).to_the_end()
@@ -145,7 +144,7 @@ class _Run:
         """End the delivery; what the vendor has not taken stays owed."""
         if self.work.book_id and outcome is not Outcome.DELIVERED and self.work.step != "tidy":
             self._shelve(self.work.book_id, str(outcome))
-        command = redrop_command(self.delivery.source) if redrop else self.delivery.next_command
+        command = commands.drop_again(self.delivery.source) if redrop else self.delivery.next_command
         ended = self.delivery.ended(outcome, self._now(), reason, command)
         self.delivery = conclude(
             self.ports, ended.but(work=self.work.model_copy(update={"slot": None}).model_dump(mode="json"))
@@ -176,6 +175,8 @@ class _Run:
             return
         if isinstance(error, CredentialRefused):
             self.ports.metrics.count("CredentialRefused")
+        else:
+            self.ports.metrics.count("VendorTrouble")
         # A dry run has nothing to wait for: its verdict is that the vendor cannot be used now.
         if self.delivery.dry_run:
             self._verdict(f"the vendor could not be asked: {error}")
@@ -239,7 +240,7 @@ class _Run:
         self.delivery = self.delivery.but(plan=plan)
         incoming = "incoming/" + self.delivery.source.key.removeprefix("plan/")
         bucket = self.delivery.source.bucket
-        command = f"aws s3 cp 's3://{bucket}/{self.delivery.source.key}' 's3://{bucket}/{incoming}'"
+        command = commands.copy(f"s3://{bucket}/{self.delivery.source.key}", f"s3://{bucket}/{incoming}")
         self.delivery = self.delivery.but(next_command=command)
         self._end(Outcome.UNCHANGED, "a dry run: nothing was written at the vendor")
 

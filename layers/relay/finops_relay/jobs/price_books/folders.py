@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from finops_relay.delivery import commands
 from finops_relay.delivery.identity import digest
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Ports
@@ -75,7 +75,7 @@ def _report(ports: Ports, bucket: str, path: str, folder: _Folder) -> Delivery:
     now = ports.clock.now()
     source = Source(bucket=bucket, key=path, parts=tuple(folder.parts[:200]), bytes=sum(p.bytes for p in folder.parts))
     report = Delivery(id=key, kind=KIND, source=source, times={"received": now})
-    command = shlex.join(["aws", "s3api", "put-object", "--bucket", bucket, "--key", f"{path}_SUCCESS"])
+    command = commands.put_empty(bucket, f"{path}_SUCCESS")
     late = "parts came after the last marker" if folder.marked > _LONG_AGO else "there is no _SUCCESS or manifest.json"
     reason = f"{len(folder.parts)} parts wait in {path}, and {late}; drop the marker when the folder is complete"
     ports.ledger.save_note(_note(bucket, path), {"delivery": key})

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from finops_relay.delivery import commands
 from finops_relay.delivery.identity import ObjectVersion, digest
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Ports, SpoolWriter
@@ -106,10 +107,10 @@ def prepare(source: ObjectVersion, ports: Ports, defaults: Defaults, waits: Wait
     except SourceChanged as error:
         return conclude(ports, delivery.ended(Outcome.SUPERSEDED, ports.clock.now(), str(error)))
     except SourceGone as error:
-        return quarantine_delivery(ports, delivery, source, str(error))
+        return quarantine_delivery(ports, delivery, str(error), source)
     except (SourceForbidden, ShortRead) as error:
         if delivery.waits >= MAX_WAITS:
-            return quarantine_delivery(ports, delivery, source, str(error))
+            return quarantine_delivery(ports, delivery, str(error), source)
         raise waiting(ports, delivery, waits.after(delivery.waits), str(error)) from error
 
 
@@ -212,7 +213,7 @@ class _Preparation:
     def run(self, delivery: Delivery) -> Delivery:
         """Return the delivery prepared and saved, or ended. Raises InputRefused and what reading raises."""
         provider = self._provider()
-        config = in_force(self.ports.ledger, self.ports.drops, self.source.bucket, self.defaults)
+        config = in_force(self.ports.ledger, self.defaults)
         if not config.enterprise_id:
             fix = "set the stack's parameter InfracostEnterpriseId, or infracost.enterprise_id in config/relay.yaml"
             raise ConfigRefused("no Infracost enterprise is configured", file=self.source.key, fix=fix)
@@ -566,7 +567,8 @@ def _mend_command(delivery: Delivery) -> str:
     """Return the commands that fetch the rejected rows and drop them back once they are mended."""
     bucket, name = delivery.source.bucket, f"{delivery.id}.csv"
     back = f"s3://{bucket}/{_folder(delivery.source.key)}{drop_path.MENDED}/{name}"
-    return f"aws s3 cp 's3://{bucket}/{rejected_key(delivery.id)}' {name}  # mend it, then: aws s3 cp {name} '{back}'"
+    fetch = commands.copy(f"s3://{bucket}/{rejected_key(delivery.id)}", name)
+    return f"{fetch}  # mend it, then: {commands.copy(name, back)}"
 
 
 def _folder(key: str) -> str:
