@@ -192,6 +192,10 @@ class StandIn(ABC):
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request (WSGI)."""
+        # Control addresses answer below the API's base path too, for whoever was given only that.
+        base, slash, control = environ.get("PATH_INFO", "").partition("/_")
+        if slash and base == "/v1":
+            environ["PATH_INFO"] = slash + control
         request = Request(environ)
         request_id = str(uuid.uuid4())
         response = self._control(request) if request.path.startswith("/_") else self._vendor(request, request_id)

@@ -1028,3 +1028,10 @@ def peak_bytes(pid: int) -> int:
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="utf-8"))
     assert found
     return int(found[1]) * 1024
+
+
+def test_control_addresses_answer_below_the_base_path_too() -> None:
+    """Who was given the API's address finds the state beside it."""
+    with InfracostStandIn() as server:
+        assert httpx.get(f"{server.api_url}/_state").json()["price_books"] == []
+        assert httpx.get(f"{server.url}/_state").json()["price_books"] == []
