@@ -25,7 +25,7 @@ from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Clock, Ports
 from finops_relay.errors import Wait
 from finops_relay.http.auth import BearerAuth
-from finops_relay.http.client import HttpClient, Timeouts
+from finops_relay.http.client import HttpClient, Timeouts, new_wire
 from finops_relay.http.retry import RetryPolicy
 from finops_relay.infracost.client import ADVICE, Infracost, api_base
 from finops_relay.jobs.config import Defaults
@@ -73,6 +73,8 @@ class World:
     waited: list[Wait] = field(default_factory=list)
     token: list[str] = field(default_factory=lambda: [TOKEN])
     token_reads: list[bool] = field(default_factory=list)
+    timeouts: Timeouts = field(default_factory=lambda: Timeouts(connect_s=2, read_s=2, total_s=5))
+    wire: Any = field(default_factory=new_wire)
 
     # --- dropping ------------------------------------------------------------------------------------------------------
 
@@ -108,15 +110,19 @@ class World:
                 auth=BearerAuth(token, "infracost/acme or infracost/default"),
                 advice=ADVICE,
                 retry=RetryPolicy(attempts=2, base_s=0.001, cap_s=0.01, budget_s=1),
-                timeouts=Timeouts(connect_s=2, read_s=2, total_s=5),
+                timeouts=self.timeouts,
+                wire=self.wire,
             )
         )
 
-    def step(self, delivery_id: str, ports: Ports | None = None) -> Delivery:
+    def step(
+        self, delivery_id: str, ports: Ports | None = None, vendor: Callable[[str], Infracost] | None = None
+    ) -> Delivery:
         """Run the delivering job once, as one message would. Raises Wait."""
-        delivery = self.ledger.delivery(delivery_id)
+        ports = ports or self.ports
+        delivery = ports.ledger.delivery(delivery_id)
         assert delivery is not None
-        return deliver(delivery, ports or self.ports, self.client, self.waits, self.polling)
+        return deliver(delivery, ports, vendor or self.client, self.waits, self.polling)
 
     def finish(self, delivery_id: str, ports: Ports | None = None, tries: int = 200) -> Delivery:
         """Run the delivering job until it is over, turning the clock over its waits."""
@@ -220,4 +226,8 @@ def world(**behaviour: Any) -> Iterator[World]:
             metrics=metrics,
             clock=Clock(lambda: time[0], lambda: remaining[0]),
         )
-        yield World(vendor, s3, sqs, ledger, ports, metrics, time, remaining=remaining)
+        found = World(vendor, s3, sqs, ledger, ports, metrics, time, remaining=remaining)
+        try:
+            yield found
+        finally:
+            found.wire.close()

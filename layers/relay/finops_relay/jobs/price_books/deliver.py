@@ -170,16 +170,15 @@ class _Run:
 
     def _trouble(self, error: VendorError) -> None:
         """Decide what a failed call leads to: a wait, or the end. Raises Wait."""
-        if not error.retryable:
-            self._end(Outcome.FAILED, str(error), redrop=True)
-            return
         if isinstance(error, CredentialRefused):
             self.ports.metrics.count("CredentialRefused")
-        else:
+        elif error.retryable:
             self.ports.metrics.count("VendorTrouble")
-        # A dry run has nothing to wait for: its verdict is that the vendor cannot be used now.
-        if self.delivery.dry_run:
+        if self.delivery.dry_run:  # it has nothing to wait for: that the vendor cannot be used now is its verdict
             self._verdict(f"the vendor could not be asked: {error}")
+            return
+        if not error.retryable:
+            self._end(Outcome.FAILED, str(error), redrop=True)
             return
         unknown = isinstance(error, OutcomeUnknown | AnswerNotUnderstood) or (
             isinstance(error, VendorUnavailable) and error.call.method == "POST"
@@ -204,7 +203,7 @@ class _Run:
             self._unchanged(shelf)
         elif self.delivery.dry_run:
             books = self.vendor.price_books(self.work.enterprise_id)
-            self._verdict("", len(books), shelf)
+            self._verdict("", len(books), shelf, shelf.applied_book if same else "")
         elif same and self._still_there(shelf.applied_book):
             self._accepted(shelf.applied_book)
         else:
@@ -228,11 +227,13 @@ class _Run:
         except NotFound:
             return False
 
-    def _verdict(self, refusal: str, books: int = 0, shelf: Shelf | None = None) -> None:
+    def _verdict(self, refusal: str, books: int = 0, shelf: Shelf | None = None, again: str = "") -> None:
         """End a dry run with what would be done; nothing was written at the vendor."""
         uses = (shelf or Shelf()).organizations
-        steps = [f"create a price book for {self.work.provider.upper()} beside {books} others"]
-        steps += [f"upload file {unit.seq}: {unit.rows:,} rows, {unit.bytes:,} bytes" for unit in self.delivery.units]
+        files = [f"upload file {unit.seq}: {unit.rows:,} rows, {unit.bytes:,} bytes" for unit in self.delivery.units]
+        steps = [f"create a price book for {self.work.provider.upper()} beside {books} others", *files]
+        if again:
+            steps = [f"take price book {again}, which holds exactly this content"]
         for org in self.work.organizations if self.work.activate else ():
             use = uses.get(org)
             steps.append(f"activate it for organization {org} instead of {use.active if use else 'an unknown book'}")

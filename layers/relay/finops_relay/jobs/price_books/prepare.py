@@ -137,6 +137,8 @@ def hand_over(ports: Ports, delivery: Delivery) -> Delivery:
 
 
 def _rejected(delivery: Delivery, reason: str, ports: Ports, next_command: str = "") -> Delivery:
+    if delivery.dry_run:
+        delivery = delivery.but(plan={"verdict": "would_be_rejected", "why": reason, "steps": []})
     return delivery.ended(Outcome.REJECTED, ports.clock.now(), reason, next_command)
 
 
