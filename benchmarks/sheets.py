@@ -51,7 +51,7 @@ _DECIMALS = (15, 15, 15, 15, 10, 6, 4, 2)
 def write_ea_sheet(  # noqa: PLR0913 -- each of the switches is one thing that real files differ in
     stream: BinaryIO, target_bytes: int, seed: int = 1, *, bom: bool = False, crlf: bool = False, currency: str = "USD"
 ) -> int:
-    """Writes an EA price sheet of at least *target_bytes* and at most one block of rows more.
+    """Writes an EA price sheet of at least *target_bytes* and at most some kilobytes more.
 
     Args:
         stream: where the bytes go.
@@ -69,7 +69,7 @@ def write_ea_sheet(  # noqa: PLR0913 -- each of the switches is one thing that r
     written = stream.write(("\ufeff" if bom else "").encode() + (EA_HEADER + end).encode())
     rows = 0
     while written < target_bytes:
-        average = written / rows if rows else 330
+        average = written / rows if rows else 400
         count = min(_BLOCK_ROWS, int((target_bytes - written) / average) + 1)
         written += stream.write(end.join([_ea_row(draw, currency) for _ in range(count)] + [""]).encode())
         rows += count

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import secrets
+import sys
+import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from local.bootstrap import ROOT
-from local.stack import Stack
+from local.stack import Stack, StackError
 from local.standins.infracost import AWS_ORGANIZATION, AZURE_ORGANIZATION, ENTERPRISE, InfracostStandIn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 HIGHEST_PORT = 65_535
+CONFIG_S = 30.0
 PORTS = 2
 """How many ports ``RELAY_PORT_BASE`` counts from: AWS, Infracost."""
 
@@ -111,6 +115,23 @@ def serving(settings: Settings, parameters: Mapping[str, str] | None = None) -> 
         stack = running.enter_context(Stack.start(wanted, port=settings.port(0)))
         stack.client("secretsmanager").create_secret(Name=INFRACOST_SECRET, SecretString=token)
         local = Local(stack, api_url, standin)
-        body = settings.relay_config.read_bytes()
-        stack.client("s3").put_object(Bucket=local.drops_bucket, Key="config/relay.yaml", Body=body)
+        _put_config(local, settings.relay_config)
         yield local
+
+
+def _put_config(local: Local, path: Path) -> None:
+    """Drop the relay.yaml, and wait until it was checked: what is dropped next must already be read under it."""
+    s3 = local.stack.client("s3")
+    s3.put_object(Bucket=local.drops_bucket, Key="config/relay.yaml", Body=path.read_bytes())
+    deadline = time.monotonic() + CONFIG_S
+    while time.monotonic() < deadline:
+        for entry in s3.list_objects_v2(Bucket=local.drops_bucket, Prefix="receipts/config/").get("Contents", []):
+            receipt = json.loads(s3.get_object(Bucket=local.drops_bucket, Key=entry["Key"])["Body"].read())
+            if receipt["outcome"] == "rejected":
+                print(f"local: {path.name} is refused, defaults serve: {receipt['reason']}", file=sys.stderr)
+            if receipt["outcome"] != "pending":
+                return
+        time.sleep(0.1)
+    raise StackError(
+        f"config/relay.yaml was not checked within {CONFIG_S:.0f} s: {local.stack.logs('ConfigCheckFunction')[-1000:]}"
+    )

@@ -11,19 +11,29 @@ from __future__ import annotations
 
 import importlib
 import os
-import shutil
-import signal
 import site
+import subprocess
 import sys
 import threading
 
+# In a session of its own, because it ends the group that starts it; what is being written to cannot be removed before.
+END = """
+import os, shutil, signal, sys, time
+group, folder = int(sys.argv[1]), sys.argv[2]
+os.killpg(group, signal.SIGKILL)
+for _ in range(40):
+    shutil.rmtree(folder, ignore_errors=True)
+    if not os.path.exists(folder):
+        break
+    time.sleep(0.05)
+"""
+
 
 def end_with_parent(folder: str) -> None:
-    """Wait for the lifeline to close; then remove *folder* and end the group, functions included."""
+    """Wait for the lifeline to close; then end the group, functions included, and remove *folder*."""
     while os.read(sys.stdin.fileno(), 1024):
         pass
-    shutil.rmtree(folder, ignore_errors=True)
-    os.killpg(0, signal.SIGKILL)
+    subprocess.Popen([sys.executable, "-I", "-c", END, str(os.getpgrp()), folder], start_new_session=True)
 
 
 def main() -> None:

@@ -283,6 +283,8 @@ class _Server:
             "AWS_ACCESS_KEY_ID": access_key,
             "AWS_SECRET_ACCESS_KEY": secret_key,
             "AWS_DEFAULT_REGION": REGION,
+            # An MQTT listener on a fixed port, which nothing here uses.
+            "IOT_MTLS_ENABLED": "0",
             "STATE_DIR": str(folder / "state"),
             "S3_DATA_DIR": str(folder / "s3"),
         }
@@ -308,7 +310,12 @@ class _Server:
         self.process.wait()
         if self.process.stdin:
             self.process.stdin.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        # A function that is just dying may still hold up the first try.
+        for _ in range(20):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            if not self.folder.exists():
+                break
+            time.sleep(0.05)
 
 
 def _for_plain_http(template: dict[str, Any]) -> dict[str, Any]:

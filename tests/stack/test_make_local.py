@@ -86,8 +86,8 @@ needs_proc = pytest.mark.skipif(not PROC.is_dir(), reason="counts processes, whi
 
 @needs_proc
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_everything_within_seconds_with_status_0(number: signal.Signals) -> None:
-    with started() as (process, line):
+def test_a_signal_stops_everything_within_seconds_with_status_0(number: signal.Signals, tmp_path: Path) -> None:
+    with started(TMPDIR=str(tmp_path)) as (process, line):
         assert list(line) == KEYS
         time.sleep(1)
         assert process.poll() is None
@@ -98,15 +98,20 @@ def test_a_signal_stops_everything_within_seconds_with_status_0(number: signal.S
         assert process.returncode == 0
         assert rest == ""
         wait_until_gone(pids)
+        assert list(tmp_path.iterdir()) == []
 
 
 @needs_proc
-def test_killed_outright_it_leaves_no_process_either() -> None:
-    with started() as (process, _):
+def test_killed_outright_it_leaves_no_process_and_no_server_folder(tmp_path: Path) -> None:
+    with started(TMPDIR=str(tmp_path)) as (process, _):
         pids = family(process.pid)
         process.kill()
         process.wait()
         wait_until_gone(pids)
+        deadline = time.monotonic() + STOP_S
+        while left := list(tmp_path.glob("finops-relay-*")):
+            assert time.monotonic() < deadline, left
+            time.sleep(0.05)
 
 
 def test_the_environment_names_ports_server_token_and_config(tmp_path: Path) -> None:

@@ -13,25 +13,26 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import boto3
-from moto import mock_aws
-from pydantic import SecretStr
-
 from finops_relay.aws.bus import EventBus
 from finops_relay.aws.objects import S3Drops, S3Spool
 from finops_relay.aws.queues import FifoQueue
 from finops_relay.aws.tables import DynamoLedger
+from finops_relay.delivery.defaults import Defaults
 from finops_relay.delivery.identity import ObjectVersion
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Clock, Ports
+from finops_relay.delivery.waits import Waits
 from finops_relay.errors import Wait
 from finops_relay.http.auth import BearerAuth
-from finops_relay.http.client import HttpClient, Timeouts, new_wire
+from finops_relay.http.client import HttpClient, Timeouts
 from finops_relay.http.retry import RetryPolicy
+from finops_relay.http.wire import new_wire
 from finops_relay.infracost.client import ADVICE, Infracost, api_base
-from finops_relay.jobs.config import Defaults
-from finops_relay.jobs.opening import Waits
 from finops_relay.jobs.price_books.deliver import Polling, deliver
 from finops_relay.jobs.price_books.prepare import prepare
+from moto import mock_aws
+from pydantic import SecretStr
+
 from local.standins.infracost import AWS_ORGANIZATION, AZURE_ORGANIZATION, ENTERPRISE, TOKEN, InfracostStandIn
 
 REGION = "eu-west-1"

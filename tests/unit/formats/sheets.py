@@ -6,40 +6,45 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 
+
+def _names(header: str) -> list[str]:
+    return header.split(",")
+
+
 METER = "000a794b-bdb0-58be-a0cd-0c3a0f222923"
 
-EA_EXPORT = (
+EA_EXPORT = _names(
     "EnrollmentNumber,MeterID,MeterName,MeterType,MeterCategory,MeterSubCategory,ServiceFamily,Product,SkuID,ProductID,"
     "MeterRegion,UnitOfMeasure,PartNumber,EffectiveStartDate,EffectiveEndDate,UnitPrice,BasePrice,MarketPrice,"
     "CurrencyCode,IncludedQuantity,OfferID,Term,PriceType"
-).split(",")
+)
 """EA, Cost Management export, version 2023-05-01."""
 
-EA_2025 = (
+EA_2025 = _names(
     "BasePrice,CurrencyCode,EffectiveEndDate,EffectiveStartDate,IncludedQuantity,MarketPrice,MeterId,MeterCategory,"
     "MeterName,MeterSubCategory,MeterRegion,MeterType,PartNumber,priceType,Product,ProductID,ServiceFamily,SkuID,Term,"
     "UnitOfMeasure,UnitPrice"
-).split(",")
+)
 """EA as documented in 2025: 21 columns, nearly alphabetical."""
 
-MCA_EXPORT = (
+MCA_EXPORT = _names(
     "BillingAccountId,BillingAccountName,BillingProfileId,BillingProfileName,ServiceFamily,Product,ProductId,SkuId,"
     "UnitOfMeasure,MeterId,MeterName,MeterType,MeterCategory,MeterSubCategory,MeterRegion,TierMinimumUnits,"
     "EffectiveStartDate,EffectiveEndDate,UnitPrice,BasePrice,MarketPrice,Currency,BillingCurrency,Term,PriceType"
-).split(",")
+)
 """MCA, Cost Management export, version 2023-05-01."""
 
-MCA_DOWNLOAD = (
+MCA_DOWNLOAD = _names(
     "basePrice,billingAccountId,billingAccountName,billingCurrency,billingProfileId,billingProfileName,currency,discount,"
     "effectiveEndDate,effectiveStartDate,includedQuantity,marketPrice,meterId,meterCategory,meterName,meterSubCategory,"
     "meterType,meterRegion,priceType,Product,productId,serviceFamily,SkuID,Term,tierMinimumUnits,unitOfMeasure,unitPrice"
-).split(",")
+)
 """MCA download from the portal."""
 
-EA_LEGACY = (
+EA_LEGACY = _names(
     "Meter ID,Meter name,Meter type,Meter category,Meter sub-category,Meter region,Unit of measure,Part number,"
     "Unit price,Currency code,Included quantity,Offer Id,Term,Price type"
-).split(",")
+)
 """The old EA portal: 14 spaced names, under a title line and an empty one."""
 
 AZURE = {

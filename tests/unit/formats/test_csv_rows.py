@@ -4,11 +4,10 @@ import csv
 import io
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from finops_relay.errors import InputRefused, ShortRead
 from finops_relay.formats.csv_rows import RECORD_BYTES, RecordReader, csv_line, is_blank, single_lines
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 HOSTILE = st.text(st.sampled_from('ab,"\n\r\u2028\u0085\x0b\x00é😀\udcff\udc80\ufeff ;=\t'), max_size=12)
 """Text of whatever breaks naive readers; lone surrogates stand for bytes that are not UTF-8."""

@@ -12,12 +12,14 @@ from aws_lambda_powertools.utilities.batch.types import PartialItemFailureRespon
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 
 from finops_relay.aws.logs import logger
+from finops_relay.delivery.waits import Waits
 from finops_relay.errors import RelayError, Wait
-from finops_relay.jobs.opening import MAX_WAIT_S, Waits
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
+MAX_HIDDEN_S = 42_000.0
+"""SQS counts its 12 hours from the receipt (API reference, "ChangeMessageVisibility"): less a function's 15 minutes."""
 MAX_RECEIVES = 900
 """Below the queues' maxReceiveCount of 1000 (template): a message that waits this often is sent afresh."""
 MAX_AGE_S = 8 * 86_400
@@ -71,6 +73,9 @@ class Batch:
                     )
                 else:
                     logger.exception("message failed", message_id=message.id)
+                if self.resend is not None and message.age_s >= MAX_AGE_S:  # the queue would lose it, unseen
+                    self.resend(message)
+                    return
                 self._hide(message, self.waits.after(message.receives - 1))
                 raise
 
@@ -91,7 +96,7 @@ class Batch:
         self.sqs.change_message_visibility(
             QueueUrl=self.queue_url,
             ReceiptHandle=message.receipt_handle,
-            VisibilityTimeout=int(min(MAX_WAIT_S, max(0.0, seconds)) + 0.5),
+            VisibilityTimeout=int(min(MAX_HIDDEN_S, max(0.0, seconds)) + 0.5),
         )
 
 

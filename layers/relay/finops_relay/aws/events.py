@@ -55,7 +55,7 @@ class Pointer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     kind: str
-    delivery: str = Field(min_length=1)
+    delivery: str = Field(min_length=1, max_length=256)
 
 
 def drops_and_sweeps(body: str) -> tuple[ObjectVersion | Sweep, ...]:
@@ -65,7 +65,7 @@ def drops_and_sweeps(body: str) -> tuple[ObjectVersion | Sweep, ...]:
     """
     try:
         found = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         msg = f"the message is not JSON: {error}"
         raise NotUnderstoodError(msg) from error
     try:
@@ -73,9 +73,12 @@ def drops_and_sweeps(body: str) -> tuple[ObjectVersion | Sweep, ...]:
             case {"Event": "s3:TestEvent"}:
                 return ()
             case {"source": "aws.events"}:
-                return (Sweep(_Scheduled.model_validate(found).at.astimezone(UTC)),)
+                return (Sweep(_utc(_Scheduled.model_validate(found).at)),)
             case _:
                 return tuple(_version(record) for record in _S3Notification.model_validate(found).records)
+    except OverflowError as error:
+        msg = "not an S3 notification: its time is out of all range"
+        raise NotUnderstoodError(msg) from error
     except ValidationError as error:
         problem = error.errors()[0]
         msg = f"not an S3 notification: {'.'.join(map(str, problem['loc']))}: {problem['msg']}"
@@ -99,5 +102,10 @@ def _version(record: _S3Record) -> ObjectVersion:
         etag=record.etag,
         size_bytes=record.size,
         sequencer=record.sequencer,
-        at=record.at,
+        at=_utc(record.at),
     )
+
+
+def _utc(when: datetime) -> datetime:
+    """Return *when* in UTC, which S3 always means. Raises OverflowError at the ends of time."""
+    return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)

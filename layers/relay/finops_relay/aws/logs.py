@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
-from finops_relay.http.client import CallRecord
+if TYPE_CHECKING:  # only a name: functions that call no vendor never load httpx
+    from finops_relay.http.client import CallRecord
 
 logger = Logger()
 

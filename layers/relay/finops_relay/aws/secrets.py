@@ -36,20 +36,21 @@ def token_source(client: SecretsManagerClient, *names: str) -> TokenSource:
                 if isinstance(cause, ClientError) and cause.response.get("Error", {}).get("Code") in ABSENT:
                     continue
                 raise
-            if token := _token(str(text or "")):
+            if token := _token(text or ""):
                 return SecretStr(token)
         return None
 
     return read
 
 
-def _token(text: str) -> str:
-    """Return the token that a secret holds; empty when it holds none."""
+def _token(held: str | bytes | dict[str, object]) -> str:
+    """Return the token that a secret holds, as text or as bytes; empty when it holds none."""
+    text = held.decode("utf-8", "replace") if isinstance(held, bytes) else str(held)
     text = text.strip()
     if not text.startswith("{"):
         return text
     try:
         found = json.loads(text).get("token", "")
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     return found.strip() if isinstance(found, str) else ""

@@ -8,7 +8,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from finops_relay.jobs.config import Defaults
+from finops_relay.delivery.defaults import Defaults
 
 
 class Settings(BaseModel):

@@ -99,14 +99,17 @@ class DynamoLedger:
         return item
 
     def _put(self, pk: str, version: int, body: str, beside: Mapping[str, Any]) -> None:
-        """Write an item if its version is still the one before *version*."""
+        """Write an item if its version is still the one before *version*; the first is 1."""
+        first = version == 1
+        unchanged: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(pk)"}
+        if not first:
+            read = {":read": {"N": str(version - 1)}}
+            unchanged = {"ConditionExpression": "version = :read", "ExpressionAttributeValues": read}
         try:
             self._client.put_item(
                 TableName=self._table,
                 Item={"pk": {"S": pk}, "version": {"N": str(version)}, "body": {"S": body}, **beside},
-                # One condition for both: version 1 follows 0, which is never written.
-                ConditionExpression="(attribute_not_exists(pk) AND :read = :none) OR version = :read",
-                ExpressionAttributeValues={":read": {"N": str(version - 1)}, ":none": {"N": "0"}},
+                **unchanged,
             )
         except ClientError as error:
             if _refused(error):

@@ -20,7 +20,7 @@ from finops_relay.aws.settings import Settings
 from finops_relay.aws.tables import DynamoLedger
 from finops_relay.delivery.ports import Clock, Ports
 from finops_relay.delivery.telling import quarantine_message
-from finops_relay.jobs.opening import Waits
+from finops_relay.delivery.waits import Waits
 
 if TYPE_CHECKING:
     from finops_relay.http.auth import TokenSource
@@ -72,7 +72,7 @@ class Relay:
 
     @cached_property
     def _wire(self) -> Any:  # noqa: ANN401 -- httpx is imported in one package only
-        from finops_relay.http.client import new_wire  # noqa: PLC0415 -- functions that call no vendor never load it
+        from finops_relay.http.wire import new_wire  # noqa: PLC0415 -- functions that call no vendor never load it
 
         return new_wire()
 

@@ -58,8 +58,8 @@ class Delivery(Frozen):
     next_command: str = ""
     fingerprint: str = ""
     """SHA-256 of the prepared content."""
-    work: dict[str, Any] = Field(default_factory=dict)
-    """What only this kind of delivery remembers; its job gives it a model."""
+    work: dict[str, Any] = Field(default_factory=dict, repr=False)
+    """What only this kind of delivery remembers; its job gives it a model. Never shown: it may hold an upload address."""
     announced: bool = False
     """True once the last receipt was written and the bus was told."""
 

@@ -12,10 +12,11 @@ from finops_relay.delivery.receipt import Outcome
 from finops_relay.errors import SourceForbidden, SourceGone
 
 GOOD = frozenset({Outcome.DELIVERED, Outcome.UNCHANGED, Outcome.PARTLY_DELIVERED})
+"""What tells the alarm for "no success" that deliveries get through."""
 
 COUNTERS = {
-    Outcome.DELIVERED: "DeliverySucceeded",
-    Outcome.UNCHANGED: "DeliverySucceeded",
+    Outcome.DELIVERED: "DeliveryDelivered",
+    Outcome.UNCHANGED: "DeliveryUnchanged",
     Outcome.PARTLY_DELIVERED: "DeliveryPartlyDelivered",
     Outcome.REJECTED: "DeliveryRejected",
     Outcome.HELD: "DeliveryHeld",
@@ -49,6 +50,8 @@ def announce(ports: Ports, delivery: Delivery) -> Delivery:
     uri = write_receipt(ports, delivery)
     ports.bus.announce(delivery, uri)
     ports.metrics.count(COUNTERS[delivery.outcome])
+    if delivery.outcome in GOOD:
+        ports.metrics.count("DeliverySucceeded")
     return ports.ledger.save(delivery.but(announced=True))
 
 

@@ -427,7 +427,7 @@ _PRICE_FAULTS: tuple[tuple[str, str, str], ...] = (
         "has an exponent",
         "write all its digits, as the export had them: 0.00001, not 1E-05",
     ),
-    (r".*[$€£¥].*|.*[A-Za-z]{3}\s*|\s*[A-Za-z]{3}\s.*", "has a currency", "write the number alone"),
+    (r".*[$€£¥].*|.*[0-9]\s*[A-Za-z]{3}\s*|\s*[A-Za-z]{3}\s*[0-9].*", "has a currency", "write the number alone"),
     (r"[0-9\s]*,[0-9]+", "has a comma", "write a point before the decimals: 0.25, not 0,25"),
     (r".*,.*", "has a comma", "write the price without thousands separators and with a point: 1234.5"),
     (r"[0-9]+(\s[0-9]+)+(\.[0-9]+)?", "has spaces in it", "write the price without thousands separators"),

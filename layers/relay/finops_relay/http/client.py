@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote_plus
 
 import httpx
 import tenacity
@@ -31,17 +31,27 @@ from finops_relay.errors import (
 )
 from finops_relay.http.auth import BearerAuth
 from finops_relay.http.redact import one_line
-from finops_relay.http.retry import RetryPolicy, retry_after_s
+from finops_relay.http.retry import GIVE_UP, RetryPolicy, retry_after_s
+from finops_relay.http.wire import Until, new_wire
 
 USER_AGENT = f"finops-relay/{__version__}"
 REQUEST_ID_HEADERS = ("x-request-id", "x-amzn-requestid", "x-amz-request-id", "request-id", "cf-ray")
 MAX_ANSWER_BYTES = 32_000_000
 """An answer beyond this is not read: no call of ours has a larger one, and memory is not the vendor's to fill."""
+MAX_ERROR_BYTES = 200_000
+"""Of an error's body that are looked at: more than `redact` looks at, which must see where it cuts."""
+SECRET_CHARS = 8
+"""Shortest value in a query that is taken for a secret."""
+MARGIN_S = 2.0
+"""Of the invocation, left to save what became of the last try."""
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds; `total_s` bounds one try, from the first byte sent to the last byte read."""
+    """Seconds; `total_s` bounds one try, from the first byte sent to the last byte read, uploads excepted.
+
+    However the server trickles: each read and write ends with its try (see `wire`), and the try with the invocation.
+    """
 
     connect_s: float = 5.0
     read_s: float = 30.0
@@ -64,22 +74,21 @@ class Answer:
     """A 2xx answer, read to its end."""
 
     status: int
-    body: bytes
+    body: bytes = field(repr=False)
+    """May hold a pre-signed address."""
     request_id: str
     call: Call
+    secrets: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    """What must not be quoted from the body."""
 
     def json(self) -> Any:  # noqa: ANN401 -- JSON; a pydantic model checks it right after
         """Return the parsed body. Raises AnswerNotUnderstood."""
         try:
             return json.loads(self.body)
-        except ValueError as error:
-            msg = f"the answer is not JSON: {one_line(self.body[:200].decode('utf-8', 'replace'))!r}"
-            raise AnswerNotUnderstood(msg, self.call) from error
-
-
-def new_wire() -> httpx.Client:
-    """Return a connection pool; kept by whoever lives longest, so that connections stay alive across invocations."""
-    return httpx.Client(follow_redirects=False)
+        except (ValueError, RecursionError):
+            said = one_line(self.body.decode("utf-8", "replace"), *self.secrets)[:100]
+            msg = f"the answer is not JSON: {said!r}" if said else "the answer is empty where JSON was promised"
+            raise AnswerNotUnderstood(msg, self.call) from None
 
 
 def _nothing(_: CallRecord) -> None:
@@ -132,6 +141,10 @@ class HttpClient:
         Raises:
             VendorError: as the class tree in `errors` says; OutcomeUnknown when the call may have been acted on.
         """
+        for name, value in (ids or {}).items():
+            if value in {"", ".", ".."}:  # the address would be that of something else
+                msg = f"{name} is {value!r}, which names nothing; nothing was sent"
+                raise RequestRefused(msg, Call(method, path))
         url = self.base_url + path.format_map({name: quote(value, safe="") for name, value in (ids or {}).items()})
         content = json.dumps(body).encode() if body is not None else None
         headers = {"accept": "application/json", "user-agent": USER_AGENT}
@@ -155,11 +168,15 @@ class HttpClient:
             VendorError: as for `request`.
         """
         headers = {"content-type": content_type, "content-length": str(length), "user-agent": USER_AGENT}
+        secrets = (url, *_values_of_query(url))
 
         def once() -> Answer:
-            return self._exchange(
-                "PUT", path, self.wire.build_request("PUT", url, headers=headers, content=chunks()), ""
-            )
+            try:
+                request = self.wire.build_request("PUT", url, headers=headers, content=chunks())
+            except httpx.InvalidURL:
+                msg = "the upload address is no address; nothing was sent"
+                raise UploadRefused(msg, Call("PUT", path)) from None
+            return self._exchange("PUT", path, request, secrets)
 
         try:
             return self._repeating(once, "PUT", path, safe=True)
@@ -175,17 +192,18 @@ class HttpClient:
         def spent() -> float:
             return time.monotonic() - started
 
-        def wait_of(state: tenacity.RetryCallState) -> float | None:
+        def wait_of(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
             if not isinstance(error, RelayError):
-                return None
+                return GIVE_UP
             wait = self.retry.wait_s(error, state.attempt_number, spent(), safe=safe)
-            return wait if wait is not None and wait < self.remaining_s() - self.timeouts.connect_s else None
+            return wait if wait is not None and wait < self.remaining_s() - self.timeouts.connect_s else GIVE_UP
 
+        # tenacity asks for the wait first and keeps it: the draw is made once, and `stop` judges that very wait.
         loop = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(VendorError),
-            stop=lambda state: wait_of(state) is None,
-            wait=lambda state: wait_of(state) or 0.0,
+            wait=wait_of,
+            stop=lambda state: state.upcoming_sleep == GIVE_UP,
             sleep=self.sleep,
             reraise=True,
         )
@@ -215,28 +233,34 @@ class HttpClient:
         """Send with the token; a refused token is read once more, and a changed one is tried."""
 
         def send(token: str) -> Answer:
+            if not (token.isascii() and token.isprintable()) or " " in token:  # httpx would quote it in its complaint
+                msg = (
+                    f"the secret {self.auth.kept_in!r} holds more than a token (spaces, line ends or other characters)"
+                )
+                raise CredentialRefused(msg, Call(method, path))
             request = self.wire.build_request(
                 method, url, params=params, content=content, headers={**headers, "authorization": f"Bearer {token}"}
             )
-            return self._exchange(method, path, request, token)
+            return self._exchange(method, path, request, (token,))
 
         token = self.auth.token() or self.auth.token(fresh=True)
-        if token is None:
+        if not token:
             msg = f"there is no secret {self.auth.kept_in!r}, or it is empty; put the service account token there"
             raise CredentialRefused(msg, Call(method, path))
         try:
             return send(token)
         except CredentialRefused:
             fresh = self.auth.token(fresh=True)
-            if fresh is None or fresh == token:
+            if not fresh or fresh == token:
                 raise
             return send(fresh)
 
-    def _exchange(self, method: str, path: str, request: httpx.Request, token: str) -> Answer:
+    def _exchange(self, method: str, path: str, request: httpx.Request, secrets: tuple[str, ...]) -> Answer:
         """Send one request and read its answer to the end. Raises VendorError."""
-        limits = self.timeouts
-        request.extensions["timeout"] = httpx.Timeout(limits.read_s, connect=limits.connect_s).as_dict()
-        deadline = time.monotonic() + (limits.total_s if request.method != "PUT" else self.remaining_s())
+        deadline = self._deadline(whole=request.method != "PUT")
+        limits = {"connect": self.timeouts.connect_s, "pool": self.timeouts.connect_s}
+        limits |= {"read": self.timeouts.read_s, "write": self.timeouts.read_s}
+        request.extensions["timeout"] = {name: Until(seconds, deadline) for name, seconds in limits.items()}
         call = Call(method, path)
         try:
             response = self.wire.send(request, stream=True)
@@ -245,25 +269,32 @@ class HttpClient:
             finally:
                 response.close()
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
-            host = urlsplit(str(request.url)).hostname
-            said = one_line(str(error), token)
-            msg = f"could not reach {host} ({said}); check the address, DNS, the certificate and the way out"
+            said = one_line(str(error), *secrets) or type(error).__name__
+            msg = (
+                f"could not reach {request.url.host} ({said}); check the address, DNS, the certificate and the way out"
+            )
             raise VendorUnreachable(msg, call) from None
         except (httpx.TransportError, httpx.DecodingError) as error:
             msg = f"no whole answer came ({type(error).__name__}); the request may have been acted on"
             raise OutcomeUnknown(msg, call) from None
-        request_id = _request_id(response.headers)
+        request_id = _request_id(response.headers, secrets)
+        facts = Call(method, path, response.status_code, request_id)
         if response.is_success:
-            return Answer(response.status_code, body, request_id, Call(method, path, response.status_code, request_id))
-        raise self._error(response, body, Call(method, path, response.status_code, request_id), token)
+            return Answer(response.status_code, body, request_id, facts, secrets)
+        raise self._error(response, body, facts, secrets)
 
-    def _error(self, response: httpx.Response, body: bytes, call: Call, token: str) -> VendorError:
+    def _deadline(self, *, whole: bool) -> float:
+        """Return when a try has to end, by the monotonic clock; only an upload, not *whole*, takes its time."""
+        left = max(MARGIN_S, self.remaining_s() - MARGIN_S)
+        return time.monotonic() + (min(self.timeouts.total_s, left) if whole else left)
+
+    def _error(self, response: httpx.Response, body: bytes, call: Call, secrets: tuple[str, ...]) -> VendorError:
         """Turn an answer that is not 2xx into the error that the tree has for it."""
-        detail = _detail(body, token)
+        detail = _detail(body, secrets)
         status = response.status_code
         kind, fallback = _KINDS.get(status, (VendorUnavailable, "the vendor is failing") if status >= 500 else _REFUSED)  # noqa: PLR2004 -- 5xx
-        if 300 <= status < 400:  # noqa: PLR2004 -- 3xx
-            fallback = "redirects are not followed"
+        if response.is_redirect:
+            detail, fallback = "", "redirects are not followed; check the address of the API"
         words = ". ".join(part for part in (detail, self.advice.get(status, "" if detail else fallback)) if part)
         after = retry_after_s(response.headers.get("retry-after", "")) if kind is RateLimited else None
         facts = Call(call.method, call.path, status, call.request_id, detail)
@@ -295,35 +326,37 @@ def _read(response: httpx.Response, deadline: float, call: Call) -> bytes:
     return bytes(body)
 
 
-def _request_id(headers: httpx.Headers) -> str:
+def _request_id(headers: httpx.Headers, secrets: tuple[str, ...]) -> str:
     """Return the vendor's own id of the request, shortened; empty when it sent none."""
-    return next((one_line(headers[name])[:100] for name in REQUEST_ID_HEADERS if name in headers), "")
+    return next((one_line(headers[name], *secrets)[:100] for name in REQUEST_ID_HEADERS if name in headers), "")
 
 
-def _detail(body: bytes, token: str) -> str:
+def _values_of_query(url: str) -> tuple[str, ...]:
+    """Return the values in an address's query that are long enough to be secrets, as written there and decoded."""
+    pairs = (pair.partition("=")[2] for pair in url.partition("?")[2].partition("#")[0].split("&"))
+    return tuple(text for value in pairs if len(value) >= SECRET_CHARS for text in {value, unquote_plus(value)})
+
+
+def _detail(body: bytes, secrets: tuple[str, ...]) -> str:
     """Return what an error body says, in whichever of the shapes seen; one redacted line, may be empty."""
-    text = body[:20_000].decode("utf-8", "replace")
+    text = body[:MAX_ERROR_BYTES].decode("utf-8", "replace")
     try:
-        said = json.loads(text)
-    except ValueError:
-        return one_line(text, token)
-    return one_line(_words(said), token)
+        return one_line(_words(json.loads(text)), *secrets)
+    except (ValueError, RecursionError):
+        return one_line(text, *secrets)
 
 
 def _words(said: object) -> str:
     """Return the words of a JSON error: ``errors[]``, ``message``, ``error``, or the JSON itself."""
     match said:
         case {"errors": [*errors]} if errors:
-            return "; ".join(_words(error) for error in errors)
+            words = "; ".join(_words(error) for error in errors)
         case {"source": {"pointer": str(pointer)}, **rest} if rest:
-            return f"{_words(rest)} (at {pointer})"
-        case {"detail": str(words)} | {"message": str(words)} | {"title": str(words)} | {"error": str(words)}:
-            return words
+            words = f"{_words(rest)} (at {pointer})"
+        case {"detail": str(text)} | {"message": str(text)} | {"title": str(text)} | {"error": str(text)} | str(text):
+            words = text
         case {"error": dict(inner)}:
-            return _words(inner)
-        case str(words):
-            return words
-        case None | {}:
-            return ""
+            words = _words(inner)
         case _:
-            return json.dumps(said)
+            words = json.dumps(said, ensure_ascii=False) if said else ""
+    return words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from email.utils import parsedate_to_datetime
 
 from finops_relay.errors import OutcomeUnknown, RateLimited, RelayError, VendorUnavailable, VendorUnreachable
 
+GIVE_UP = math.inf
+"""As a wait: never."""
 AFTER_UNSAFE = (VendorUnreachable, RateLimited)
 """Failures after which even an unsafe call may be repeated: the vendor cannot have acted on it."""
 AFTER_SAFE = (*AFTER_UNSAFE, VendorUnavailable, OutcomeUnknown)
@@ -43,13 +46,13 @@ class RetryPolicy:
 
 
 def retry_after_s(header: str, now: datetime | None = None) -> float | None:
-    """Return the seconds that a ``Retry-After`` header names, in either form (RFC 9110, 10.2.3); None if it is unusable."""
+    """Return the seconds that a ``Retry-After`` header names, in either form (RFC 9110, 10.2.3); None if unusable."""
     text = header.strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])
     try:
         when = parsedate_to_datetime(text)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     aware = when if when.tzinfo else when.replace(tzinfo=UTC)
     return max(0.0, (aware - (now or datetime.now(UTC))).total_seconds())

@@ -26,8 +26,17 @@ ADVICE = {
     413: "The file is larger than the vendor takes",
 }
 
-S3_HOST = re.compile(r"(?:[a-z0-9.-]+\.)?s3[.-](?:[a-z0-9-]+\.)*amazonaws\.com(?:\.cn)?", re.IGNORECASE)
-"""Hosts that S3 answers on: virtual-hosted and path style, regional, dual-stack, China (S3 user guide, endpoints)."""
+_REGION = r"[a-z]{2}(?:-[a-z]+)+-[0-9]+"
+S3_HOST = re.compile(
+    r"(?:[a-z0-9._-]+\.)?"  # a bucket
+    r"s3(?:-fips|-accelerate|-accesspoint|-accesspoint-fips|-external-1)?(?:\.dualstack)?"
+    rf"(?:[.-]{_REGION})?\.amazonaws\.com(?:\.cn)?"
+)
+"""Hosts that S3 answers on: virtual-hosted and path style, regional, dual-stack, China (S3 user guide, endpoints).
+
+Not every name under amazonaws.com: load balancers, gateways and machines of anybody have theirs there too.
+"""
+HTTPS_PORT = 443
 
 BOOK = "/enterprises/{enterpriseId}/price-books/{priceBookId}"
 
@@ -110,19 +119,22 @@ class Infracost:
         return organization, answer.request_id
 
     def _check_upload_address(self, url: str) -> None:
-        """Refuse an address that is not https on an S3 host, or on the API's own host where that is not the vendor's."""
-        parts, own = urlsplit(url), urlsplit(self.http.base_url)
+        """Refuse an address that is not https on an S3 host, or on the API's own host if that is not the vendor's."""
         call = Call("PUT", "{preSignedUrl}")
-        if parts.username or parts.password:
+        try:
+            parts, own = urlsplit(url), urlsplit(self.http.base_url)
+            host, port = parts.hostname or "", parts.port
+        except ValueError:
+            msg = "the vendor gave an upload address that is no address; nothing was sent"
+            raise UploadRefused(msg, call) from None
+        if "@" in parts.netloc:
             msg = "the vendor gave an upload address with credentials in it; nothing was sent"
             raise UploadRefused(msg, call)
-        vendors_own = (own.hostname or "").endswith("infracost.io")
-        if not vendors_own and parts.hostname == own.hostname and parts.scheme in {"https", own.scheme}:
+        vendors_own = f".{own.hostname}".endswith(".infracost.io")
+        if not vendors_own and host and host == own.hostname and parts.scheme in {"https", own.scheme}:
             return
-        if parts.scheme != "https" or not S3_HOST.fullmatch(parts.hostname or ""):
-            msg = (
-                f"the vendor gave an upload address that is not https on S3 (host {parts.hostname!r}); nothing was sent"
-            )
+        if parts.scheme != "https" or port not in {None, HTTPS_PORT} or not S3_HOST.fullmatch(host):
+            msg = f"the vendor gave an upload address that is not https on S3 (host {host[:100]!r}); nothing was sent"
             raise UploadRefused(msg, call)
 
 

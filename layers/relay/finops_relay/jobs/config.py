@@ -6,12 +6,12 @@ Published as `docs/relay.schema.json`; a test keeps that file true.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from finops_relay.delivery.defaults import Defaults
 from finops_relay.delivery.ports import Ledger
 from finops_relay.errors import ConfigRefused
 
@@ -73,16 +73,6 @@ class RelayConfig(Strict):
     version: Literal[1] = 1
     infracost: InfracostConfig = Field(default_factory=InfracostConfig)
     price_books: PriceBooks = Field(default_factory=PriceBooks)
-
-
-@dataclass(frozen=True)
-class Defaults:
-    """What the template's parameters say."""
-
-    enterprise_id: str = ""
-    slug: str = ""
-    aws_organization_id: str = ""
-    azure_organization_id: str = ""
 
 
 class Effective(Strict):

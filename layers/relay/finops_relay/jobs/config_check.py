@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from finops_relay.delivery.defaults import Defaults
 from finops_relay.delivery.identity import ObjectVersion
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Ports
 from finops_relay.delivery.receipt import Outcome
 from finops_relay.delivery.telling import conclude
 from finops_relay.errors import InputRefused
-from finops_relay.jobs.config import CONFIG_KEY, CONFIG_NOTE, MAX_CONFIG_BYTES, Defaults, effective, parse
+from finops_relay.jobs.config import CONFIG_KEY, CONFIG_NOTE, MAX_CONFIG_BYTES, effective, parse
 from finops_relay.jobs.opening import Opened, opened
 
 KIND = "config"

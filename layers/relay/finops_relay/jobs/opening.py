@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,10 +10,10 @@ from finops_relay.delivery.ledger import MAX_ATTEMPTS, Delivery, Target
 from finops_relay.delivery.ports import Ports
 from finops_relay.delivery.receipt import Outcome, Source
 from finops_relay.delivery.telling import announce, conclude, quarantine_delivery, write_receipt
+from finops_relay.delivery.waits import MAX_WAIT_S, Waits
 from finops_relay.errors import LedgerConflict, Wait
 
-MAX_WAIT_S = 43_200.0
-"""SQS keeps a message invisible for 12 hours at most (SQS developer guide, "Visibility timeout")."""
+__all__ = ["MAX_WAIT_S", "Opened", "Waits", "change_target", "opened", "waiting"]  # waits: where jobs look for them
 
 
 @dataclass(frozen=True)
@@ -64,20 +63,6 @@ def opened(
         reason = f"{delivery.attempts} tries ended without a word in stage {delivery.stage!r}"
         return quarantine_delivery(ports, delivery, reason, source)
     return Opened(ports.ledger.save(delivery.but(attempts=delivery.attempts + 1)))
-
-
-@dataclass(frozen=True)
-class Waits:
-    """How long waits are, in seconds; short on one machine, minutes in production."""
-
-    first_s: float = 30.0
-    cap_s: float = 900.0
-
-    def after(self, waits: int, named_s: float | None = None, draw: Callable[[], float] = random.random) -> float:
-        """Return the next wait after *waits* earlier ones: what the vendor named, else doubling with jitter of a half."""
-        if named_s is not None:
-            return min(MAX_WAIT_S, max(1.0, named_s))
-        return min(self.cap_s, self.first_s * 2.0 ** min(waits, 20)) * (0.5 + draw() / 2)
 
 
 def waiting(ports: Ports, delivery: Delivery, seconds: float, why: str) -> Wait:

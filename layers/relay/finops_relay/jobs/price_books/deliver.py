@@ -14,6 +14,7 @@ from finops_relay.delivery.ledger import MAX_ATTEMPTS, Delivery, Target
 from finops_relay.delivery.ports import Ports
 from finops_relay.delivery.receipt import Outcome, Rows, Unit
 from finops_relay.delivery.telling import announce, conclude, quarantine_delivery
+from finops_relay.delivery.waits import Waits
 from finops_relay.errors import (
     AnswerNotUnderstood,
     CredentialRefused,
@@ -28,13 +29,13 @@ from finops_relay.errors import (
 )
 from finops_relay.infracost.client import Infracost
 from finops_relay.infracost.models import PriceBook, Provider
-from finops_relay.jobs.opening import Waits, change_target, waiting
+from finops_relay.jobs.opening import change_target, waiting
 from finops_relay.jobs.price_books.remembered import Book, Shelf, Slot, Work
 
 MAX_RESTARTS = 10
 """Price books that one delivery begins and gives up; then it fails, rather than litter the enterprise."""
-MAX_LOST_CREATES = 50
-"""The same for answers to "create price book" that were lost."""
+MAX_ORPHANS = 50
+"""Empty price books that one delivery may have left behind by lost answers; then it fails, for the same reason."""
 STEP_NEEDS_S = 30.0
 """An invocation with less time than this left begins no further step."""
 UPLOAD_BYTES_PER_S = 8_000_000
@@ -76,8 +77,9 @@ def deliver(
     if delivery.stage == "finished":
         return announce(ports, delivery)
     if delivery.attempts >= MAX_ATTEMPTS:
-        step = Work.model_validate(delivery.work).step
-        reason = f"{delivery.attempts} tries of step {step!r} ended without a word"
+        work = Work.model_validate(delivery.work).model_copy(update={"slot": None})
+        reason = f"{delivery.attempts} tries of step {work.step!r} ended without a word"
+        delivery = delivery.but(work=work.model_dump(mode="json"))
         prepared = [ports.spool.version(unit.spool_key) for unit in delivery.units if unit.spool_key]
         return quarantine_delivery(ports, delivery, reason, *prepared)
     delivery = ports.ledger.save(delivery.but(stage="delivering", attempts=delivery.attempts + 1))
@@ -180,10 +182,9 @@ class _Run:
         if not error.retryable:
             self._end(Outcome.FAILED, str(error), redrop=True)
             return
-        unknown = isinstance(error, OutcomeUnknown | AnswerNotUnderstood) or (
-            isinstance(error, VendorUnavailable) and error.call.method == "POST"
-        )
-        if not unknown:
+        # Only a POST that was certainly not acted on takes its intent back; a look after a lost answer settles nothing.
+        unknown = isinstance(error, OutcomeUnknown | AnswerNotUnderstood | VendorUnavailable)
+        if error.call.method == "POST" and not unknown:
             self._save(self.delivery.but(intent=""))
         raise self._wait(self.waits.after(self.delivery.waits, error.retry_after_s), str(error)) from error
 
@@ -273,9 +274,10 @@ class _Run:
         ]
         seen = f"these are empty and not known to us: {', '.join(empty[:10])}" if empty else "none is to be seen"
         warning = f"the answer to 'create price book' was lost and an empty book may have been left behind; {seen}"
-        self._save(self.delivery.warn(warning), lost_creates=self.work.lost_creates + 1)
-        if self.work.lost_creates > MAX_LOST_CREATES:
-            self._end(Outcome.FAILED, f"{self.work.lost_creates} answers to 'create price book' were lost", redrop=True)
+        suspects = tuple(dict.fromkeys((*self.work.suspects, *empty)))
+        self._save(self.delivery.warn(warning), suspects=suspects)
+        if len(suspects) > MAX_ORPHANS:
+            self._end(Outcome.FAILED, f"{len(suspects)} price books may have been left behind empty", redrop=True)
             return False
         return True
 
@@ -295,12 +297,18 @@ class _Run:
             self._upload(unit, self.work.slot)
 
     def _open_slot(self, unit: Unit) -> None:
-        """Get a slot. When the answer may have been lost the book may hold an empty one: it is given up."""
-        if self._intend(f"slot {unit.seq}"):
+        """Get a slot. When an answer was lost, and the book holds a slot of unknown address, it is given up."""
+        if self._intend(f"slot {unit.seq}") and self._has_lost_slot():
             self._give_up_book("the answer to 'add a file' was lost, and a book with an empty slot cannot be ingested")
             return
         slot = self.vendor.add_price_book_file(self.work.enterprise_id, self.work.book_id)
         self._done(slot=Slot(seq=unit.seq, file_id=slot.file.id, url=slot.pre_signed_url))
+
+    def _has_lost_slot(self) -> bool:
+        """Return whether the book may hold a slot whose address never reached us; a vendor that was down made none."""
+        slots = self.vendor.price_book(self.work.enterprise_id, self.work.book_id).source_files
+        ours = {unit.vendor_id for unit in self.delivery.units}
+        return slots is None or any(slot.id not in ours for slot in slots)
 
     def _upload(self, unit: Unit, slot: Slot) -> None:
         """Upload a file straight from the spool. Repeating it replaces the same bytes."""
@@ -480,13 +488,15 @@ class _Run:
     def _finish(self) -> None:
         """End with the outcome that the activations add up to."""
         refused = {org: status for org, status in self.work.activated.items() if status != "activated"}
-        if not refused:
+        if refused:
+            reason = "; ".join(f"organization {org}: {status}" for org, status in refused.items())
+            some = len(refused) < len(self.work.activated)
+            self._end(Outcome.PARTLY_DELIVERED if some else Outcome.FAILED, reason, redrop=True)
+        elif self.delivery.rows.rejected:
+            rejected = f"{self.delivery.rows.rejected:,} rows were rejected; mend them and drop them back"
+            self._end(Outcome.PARTLY_DELIVERED, rejected)
+        else:
             self._end(Outcome.DELIVERED)
-            return
-        reason = "; ".join(f"organization {org}: {status}" for org, status in refused.items())
-        good = len(refused) < len(self.work.activated)
-        outcome = Outcome.PARTLY_DELIVERED if good or not self.work.rollback else Outcome.FAILED
-        self._end(outcome, reason, redrop=True)
 
     # --- the target ----------------------------------------------------------------------------------------------------
 

@@ -12,11 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from finops_relay.delivery import commands
+from finops_relay.delivery.defaults import Defaults
 from finops_relay.delivery.identity import ObjectVersion, digest
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Ports, SpoolWriter
 from finops_relay.delivery.receipt import Outcome, Part, Rows, Unit, rejected_key
 from finops_relay.delivery.telling import conclude, quarantine_delivery, write_receipt
+from finops_relay.delivery.waits import Waits
 from finops_relay.errors import (
     ConfigRefused,
     InputRefused,
@@ -30,8 +32,8 @@ from finops_relay.formats.archives import Budget, Ceilings, Member, csv_members
 from finops_relay.formats.price_sheets import MemberCounts, PriceBookReader, Provider, SheetRules
 from finops_relay.formats.rejected_rows import RejectedFile, read_mended
 from finops_relay.formats.source_hash import HashedSource
-from finops_relay.jobs.config import Defaults, Effective, in_force
-from finops_relay.jobs.opening import Opened, Waits, change_target, opened, waiting
+from finops_relay.jobs.config import Effective, in_force
+from finops_relay.jobs.opening import Opened, change_target, opened, waiting
 from finops_relay.jobs.price_books import drop_path
 from finops_relay.jobs.price_books.drop_path import DropPath, Meaning
 from finops_relay.jobs.price_books.folders import end_held_folder
@@ -98,20 +100,21 @@ def prepare(source: ObjectVersion, ports: Ports, defaults: Defaults, waits: Wait
     delivery = found.delivery
     if delivery.stage == "prepared":
         return hand_over(ports, delivery)
+    run = _Preparation(ports, defaults, path, source, delivery)
     try:
         if refusal is not None:
             raise refusal
-        return hand_over(ports, _Preparation(ports, defaults, path, source).run(delivery))
+        return hand_over(ports, run.prepared())
     except InputRefused as error:
-        return conclude(ports, _rejected(delivery, str(error), ports))
+        return conclude(ports, _rejected(run.delivery, str(error), ports))
     except SourceChanged as error:
-        return conclude(ports, delivery.ended(Outcome.SUPERSEDED, ports.clock.now(), str(error)))
+        return conclude(ports, run.delivery.ended(Outcome.SUPERSEDED, ports.clock.now(), str(error)))
     except SourceGone as error:
-        return quarantine_delivery(ports, delivery, str(error), source)
+        return quarantine_delivery(ports, run.delivery, str(error), source)
     except (SourceForbidden, ShortRead) as error:
         if delivery.waits >= MAX_WAITS:
-            return quarantine_delivery(ports, delivery, str(error), source)
-        raise waiting(ports, delivery, waits.after(delivery.waits), str(error)) from error
+            return quarantine_delivery(ports, run.delivery, str(error), source)
+        raise waiting(ports, run.delivery, waits.after(delivery.waits), str(error)) from error
 
 
 def hand_over(ports: Ports, delivery: Delivery) -> Delivery:
@@ -210,16 +213,18 @@ class _Preparation:
     defaults: Defaults
     path: DropPath
     source: ObjectVersion
+    delivery: Delivery
+    """As it was last saved, with what is known of it; for whoever ends it when this run cannot."""
     ceilings: Ceilings = field(default_factory=Ceilings)
 
-    def run(self, delivery: Delivery) -> Delivery:
+    def prepared(self) -> Delivery:
         """Return the delivery prepared and saved, or ended. Raises InputRefused and what reading raises."""
         provider = self._provider()
         config = in_force(self.ports.ledger, self.defaults)
         if not config.enterprise_id:
             fix = "set the stack's parameter InfracostEnterpriseId, or infracost.enterprise_id in config/relay.yaml"
             raise ConfigRefused("no Infracost enterprise is configured", file=self.source.key, fix=fix)
-        delivery = self._addressed(delivery, provider, config)
+        delivery = self.delivery = self._addressed(self.delivery, provider, config)
         if self.path.meaning is Meaning.ROLLBACK:
             return self._rollback(delivery)
         base, mended = delivery, Mended()
@@ -381,9 +386,9 @@ class _Preparation:
         end_held_folder(self.ports, bucket, folder, delivery.id)
         pins = [self.ports.drops.pin(bucket, there[name].key) for name in dict.fromkeys(names)]
         parts = tuple(Part(key=pin.key, version=pin.version_id, etag=pin.etag, bytes=pin.size_bytes) for pin in pins)
-        return self.ports.ledger.save(
-            delivery.but(source=delivery.source.model_copy(update={"parts": parts}))
-        ), warnings
+        pinned = delivery.but(source=delivery.source.model_copy(update={"parts": parts}))
+        self.delivery = self.ports.ledger.save(pinned)
+        return self.delivery, warnings
 
     def _manifest(self, marker: ObjectVersion) -> Manifest | None:
         """Return what a manifest.json says; None for a _SUCCESS."""

@@ -48,7 +48,8 @@ class Work(Frozen):
     orphans: tuple[str, ...] = ()
     """Books that this delivery began and gave up."""
     restarts: int = 0
-    lost_creates: int = 0
+    suspects: tuple[str, ...] = ()
+    """Empty books at the vendor that we do not know, seen after answers to "create price book" were lost."""
     polls: int = 0
     ingested_at: datetime | None = None
     to_activate: dict[str, str] = Field(default_factory=dict)

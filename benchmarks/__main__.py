@@ -1,0 +1,194 @@
+"""``make bench``: speed, memory and start-up beside their baselines; ends with 1 when a goal is missed.
+
+``--short`` is what CI runs: one small sheet, five start-ups. Raw numbers go to ``benchmarks/results/``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.reading import Readings, read, store, write_sheets
+from benchmarks.startup import BASELINE, StartUps, ships_bytecode, start_ups
+from local.rie import missing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+RESULTS = Path(__file__).parent / "results"
+
+# The goals of the main job's issue, "Speed and memory".
+PEER_RATIO = 2.0
+PEAK_MB = 160.0
+PEAK_GROWTH = 0.05
+START_RATIO = 2.0
+
+
+@dataclass(frozen=True)
+class Form:
+    """How much is measured."""
+
+    name: str
+    sizes_mb: tuple[int, ...]
+    repeats: tuple[int, ...]
+    """Readings of each kind, by size."""
+    starts: int
+
+
+FULL = Form("full", (100, 1000), (5, 1), 20)
+SHORT = Form("short", (20,), (3,), 5)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A figure and its limit."""
+
+    what: str
+    figure: float
+    limit: float
+    at_least: bool = False
+
+    @property
+    def reached(self) -> bool:
+        """Whether the figure keeps its limit."""
+        return self.figure >= self.limit if self.at_least else self.figure <= self.limit
+
+    def __str__(self) -> str:
+        verdict = "reached" if self.reached else "MISSED"
+        sign = ">=" if self.at_least else "<="
+        return f"  {verdict:<8} {self.what}: {self.figure:.2f} (goal {sign} {self.limit:g})"
+
+
+def read_sheets(form: Form) -> list[Readings]:
+    """Generate the sheets and read them all."""
+    found: list[Readings] = []
+    with tempfile.TemporaryDirectory(prefix="finops-relay-bench-") as scratch:
+        folder = Path(scratch)
+        with store(folder) as address:
+            for size, repeats in zip(form.sizes_mb, form.repeats, strict=True):
+                sheets = write_sheets(folder, size)
+                found += [read(sheet, address, repeats) for sheet in sheets]
+                for sheet in sheets:
+                    sheet.file.unlink()
+    return found
+
+
+def reading_goals(found: Sequence[Readings]) -> list[Goal]:
+    """The goals for speed and memory."""
+    goals = []
+    for each in found:
+        name = f"{each.sheet.decoded_bytes / 1e6:,.0f} MB {each.sheet.encoding}"
+        ratio = each.mb_per_s("ours") / each.mb_per_s("peer")
+        goals.append(Goal(f"{name}: speed, times the peer's", ratio, PEER_RATIO, at_least=True))
+        goals.append(Goal(f"{name}: peak memory, MB", each.peak_mb("ours"), PEAK_MB))
+    for encoding in ("plain", "gzip"):
+        peaks = [each.peak_mb("ours") for each in found if each.sheet.encoding == encoding]
+        if len(peaks) > 1:
+            growth = peaks[-1] / peaks[0] - 1
+            goals.append(Goal(f"{encoding}: growth of the peak from smallest to largest", growth, PEAK_GROWTH))
+    return goals
+
+
+def start_goals(found: Sequence[StartUps]) -> list[Goal]:
+    """The goals for start-up."""
+    baseline = next((each.median_init_ms for each in found if each.function == BASELINE), 0.0)
+    return [
+        Goal(f"{each.function}: start-up, times the baseline's", each.median_init_ms / baseline, START_RATIO)
+        for each in found
+        if each.function != BASELINE
+    ]
+
+
+def print_readings(found: Sequence[Readings]) -> None:
+    """The table of speed and memory."""
+    print("\nMB/s of decoded sheet (in brackets: by processor time), peak MB of the process")
+    print(f"  {'sheet':<16}{'floor':>16}{'peer':>16}{'ours':>16}{'/peer':>7}{'/floor':>7}{'peak MB':>9}")
+    for each in found:
+        ours = each.mb_per_s("ours")
+        speeds = [f"{each.mb_per_s(kind):.0f} ({each.mb_per_cpu_s(kind):.0f})" for kind in ("floor", "peer", "ours")]
+        name = f"{each.sheet.decoded_bytes / 1e6:,.0f} MB {each.sheet.encoding}"
+        ratios = f"{ours / each.mb_per_s('peer'):>7.2f}{ours / each.mb_per_s('floor'):>7.2f}"
+        print(f"  {name:<16}{''.join(f'{speed:>16}' for speed in speeds)}{ratios}{each.peak_mb('ours'):>9.1f}")
+
+
+def print_start_ups(found: Sequence[StartUps], *, bytecode: bool) -> None:
+    """The table of start-ups."""
+    print(f"\nStart-up under the emulator, median ms; the layer is built {'with' if bytecode else 'without'} bytecode")
+    print(f"  {'function':<28}{'init':>8}{'/baseline':>11}{'first answer':>14}")
+    baseline = found[0].median_init_ms
+    for each in found:
+        ratio = each.median_init_ms / baseline
+        print(f"  {each.function:<28}{each.median_init_ms:>8.0f}{ratio:>11.2f}{each.median_answer_ms:>14.0f}")
+
+
+def record(form: Form, readings: Sequence[Readings], starts: Sequence[StartUps], goals: Sequence[Goal]) -> Path:
+    """Write the raw numbers, which name no path of this machine."""
+    sheets: list[dict[str, Any]] = [
+        {
+            "encoding": each.sheet.encoding,
+            "decoded_bytes": each.sheet.decoded_bytes,
+            "encoded_bytes": each.sheet.encoded_bytes,
+            "rows": each.sheet.rows,
+            "reads": {kind: [asdict(one) for one in reads] for kind, reads in each.reads.items()},
+        }
+        for each in readings
+    ]
+    body = {
+        "form": form.name,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "load_1min": round(os.getloadavg()[0], 2),
+        "sheets": sheets,
+        "layer_has_bytecode": ships_bytecode(),
+        "start_ups": [asdict(each) for each in starts],
+        "goals": [asdict(goal) | {"reached": goal.reached} for goal in goals],
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{form.name}.json"
+    path.write_text(json.dumps(body, indent=1) + "\n")
+    return path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, record; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--short", action="store_true", help="what CI runs, in about a minute")
+    parser.add_argument("--only", choices=("sheets", "starts"), help="leave the other half out, and record nothing")
+    given = parser.parse_args(arguments)
+    form = SHORT if given.short else FULL
+    goals: list[Goal] = []
+    print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}")
+    readings: list[Readings] = []
+    if given.only != "starts":
+        readings = read_sheets(form)
+        print_readings(readings)
+        goals += reading_goals(readings)
+    starts: list[StartUps] = []
+    why = missing()
+    if why:
+        print(f"\nNo start-ups were measured: {why}")
+    elif given.only != "sheets":
+        starts = start_ups(form.starts)
+        print_start_ups(starts, bytecode=ships_bytecode())
+        goals += start_goals(starts)
+    print("\nGoals")
+    print("\n".join(map(str, goals)))
+    if not given.only:
+        path = record(form, readings, starts, goals)
+        print(f"\nRaw numbers: {path.relative_to(Path(__file__).parents[1])}")
+    return 0 if all(goal.reached for goal in goals) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

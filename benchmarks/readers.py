@@ -1,0 +1,192 @@
+"""One reading of one price sheet in a process of its own, so that its peak memory is its own: floor, peer or ours.
+
+``python -m benchmarks.readers {floor|peer|ours} FILE [ENDPOINT]`` prints a line of JSON.
+
+floor: ``csv.reader`` over the local file, and nothing done with the rows.
+peer: the CSV reader of Powertools' ``S3Object``, from the store, and nothing done with the rows.
+ours: the preparing job, from the store to the spool: pinned, decoded, checked, filtered, rewritten, hashed, uploaded.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from finops_relay.delivery.identity import ObjectVersion
+    from finops_relay.delivery.ledger import Delivery, Target
+
+ENTERPRISE = "e0000000-0000-4000-8000-000000000001"
+KINDS = ("floor", "peer", "ours")
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a reading came to."""
+
+    rows: int
+    seconds: float
+    cpu_s: float
+    """Of this process: the store's is not in it."""
+    peak_mb: float
+    """Highest resident memory of the process, interpreter and imports included, in 10^6 bytes."""
+    start_mb: float
+    """The same before the first byte was read."""
+
+
+def peak_bytes() -> int:
+    """The highest resident memory of this process so far."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Linux hands ru_maxrss on from the process that called exec, which may be the larger one: VmHWM is ours alone.
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # KiB everywhere but on macOS (getrusage(2))
+
+
+class Watch:
+    """Notes what the process has used at the start, and what a reading comes to at its end."""
+
+    def __init__(self) -> None:
+        self._start_mb = peak_bytes() / 1e6
+        self._cpu_s = time.process_time()
+        self._started = time.perf_counter()
+
+    def stop(self, rows: int) -> Read:
+        """Say what it came to."""
+        seconds = time.perf_counter() - self._started
+        return Read(rows, seconds, time.process_time() - self._cpu_s, peak_bytes() / 1e6, self._start_mb)
+
+
+def floor(file: Path, _endpoint: str) -> Read:
+    """Read with the standard library alone."""
+    watch = Watch()
+    opened = gzip.open(file, "rt", newline="") if file.suffix == ".gz" else file.open(newline="", encoding="utf-8")
+    with opened as text:
+        return watch.stop(sum(1 for _ in csv.reader(text)) - 1)
+
+
+def peer(file: Path, endpoint: str) -> Read:
+    """Read with Powertools."""
+    from aws_lambda_powertools.utilities.streaming import S3Object  # noqa: PLC0415 -- each kind pays for its own
+    from aws_lambda_powertools.utilities.streaming.transformations import (  # noqa: PLC0415 -- as above
+        CsvTransform,
+        GzipTransform,
+    )
+
+    source = S3Object("drops", file.name, boto3_client=_s3(endpoint))
+    transformations: list[Any] = [GzipTransform(), CsvTransform()] if file.suffix == ".gz" else [CsvTransform()]
+    watch = Watch()
+    return watch.stop(sum(1 for _ in source.transform(transformations)))
+
+
+def ours(file: Path, endpoint: str) -> Read:
+    """Prepare the price book."""
+    from finops_relay.aws.objects import S3Drops, S3Spool  # noqa: PLC0415 -- as in `peer`
+    from finops_relay.delivery.ports import Clock, Ports  # noqa: PLC0415 -- as above
+    from finops_relay.jobs.config import Defaults  # noqa: PLC0415 -- as above
+    from finops_relay.jobs.opening import Waits  # noqa: PLC0415 -- as above
+    from finops_relay.jobs.price_books.prepare import prepare  # noqa: PLC0415 -- as above
+
+    s3, memory = _s3(endpoint), Memory()
+    drops = S3Drops(s3, "drops")
+    ports = Ports(
+        ledger=memory,
+        drops=drops,
+        spool=S3Spool(s3, "spool"),
+        queue=memory,
+        bus=memory,
+        metrics=memory,
+        clock=Clock(lambda: datetime.now(UTC), lambda: 900.0),
+    )
+    source = drops.pin("drops", f"incoming/price-books/azure/{file.name}")
+    watch = Watch()
+    delivery = prepare(source, ports, Defaults(ENTERPRISE, "acme", "", ENTERPRISE), Waits())
+    read = watch.stop(delivery.rows.in_ if delivery else 0)
+    if delivery is None or delivery.stage != "queued" or delivery.rows.rejected or not delivery.rows.filtered:
+        raise SystemExit(f"the sheet was not prepared as it should be: {delivery}")
+    return read
+
+
+def _s3(endpoint: str) -> Any:  # noqa: ANN401 -- botocore makes its clients at run time
+    import boto3  # noqa: PLC0415 -- the floor runs without it
+    from botocore.config import Config  # noqa: PLC0415 -- as above
+
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id="made-up",
+        aws_secret_access_key="made-up",  # noqa: S106 -- says so
+        config=Config(s3={"addressing_style": "path"}),
+    )
+
+
+@dataclass
+class Memory:
+    """Ledger, queue, bus and counters that only remember: a book makes a dozen calls to them, however large it is."""
+
+    deliveries: dict[str, Delivery] = field(default_factory=dict)
+    targets: dict[str, Target] = field(default_factory=dict)
+
+    def delivery(self, delivery_id: str) -> Delivery | None:
+        """Return the delivery as last saved."""
+        return self.deliveries.get(delivery_id)
+
+    def save(self, delivery: Delivery) -> Delivery:
+        """Save the delivery."""
+        saved = self.deliveries[delivery.id] = delivery.but(version=delivery.version + 1)
+        return saved
+
+    def target(self, name: str) -> Target:
+        """Return the target as last saved, or a new one."""
+        from finops_relay.delivery.ledger import Target  # noqa: PLC0415 -- as in `peer`
+
+        return self.targets.get(name) or Target(name=name)
+
+    def save_target(self, target: Target) -> Target:
+        """Save the target."""
+        saved = self.targets[target.name] = target.but(version=target.version + 1)
+        return saved
+
+    def claim(self, source: ObjectVersion) -> bool:
+        """Every event is the newest."""
+        del source
+        return True
+
+    def note(self, name: str) -> Mapping[str, str]:
+        """There are no notes."""
+        del name
+        return {}
+
+    def save_note(self, name: str, values: Mapping[str, str]) -> None:
+        """Keep nothing."""
+
+    def send(self, delivery: Delivery, *, nonce: str) -> None:
+        """Queue nothing."""
+
+    def announce(self, delivery: Delivery, receipt_uri: str) -> None:
+        """Tell nobody."""
+
+    def count(self, name: str, value: int = 1) -> None:
+        """Count nothing."""
+
+
+def main(kind: str, file: str, endpoint: str = "") -> None:
+    """Read once and print what it came to."""
+    read = {"floor": floor, "peer": peer, "ours": ours}[kind](Path(file), endpoint)
+    print(json.dumps(asdict(read)), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,95 @@
+"""The connections below the client: pooled, without redirects, and held to the deadline of the try that uses them.
+
+httpx bounds one read; a server that sends a byte now and then would hold a function for as long as it likes. Here a
+time-out may carry the deadline of its try, and every single read and write is cut to what is left of it.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Iterable
+from typing import Any, Self
+
+import httpcore
+import httpx
+
+AT_ONCE_S = 0.001
+"""What is left when nothing is left: a socket takes 0 for "do not block", which is something else."""
+
+
+class Until(float):
+    """A time-out in seconds that also ends at a deadline of the monotonic clock."""
+
+    deadline: float
+
+    def __new__(cls, seconds: float, deadline: float) -> Self:
+        """Return *seconds* with its deadline."""
+        made = super().__new__(cls, seconds)
+        made.deadline = deadline
+        return made
+
+    def left(self) -> float:
+        """Return the seconds that one operation may take from now on."""
+        return max(AT_ONCE_S, min(float(self), self.deadline - time.monotonic()))
+
+
+def _cut(timeout: float | None) -> float | None:
+    return timeout.left() if isinstance(timeout, Until) else timeout
+
+
+class _Stream(httpcore.NetworkStream):
+    """A connection whose every operation ends in time."""
+
+    def __init__(self, stream: httpcore.NetworkStream) -> None:
+        self._stream = stream
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, _cut(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, _cut(timeout))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        return _Stream(self._stream.start_tls(ssl_context, server_hostname, _cut(timeout)))
+
+    def get_extra_info(self, info: str) -> Any:  # noqa: ANN401 -- as httpcore declares it
+        return self._stream.get_extra_info(info)
+
+
+class _Backend(httpcore.SyncBackend):
+    """Opens connections."""
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        return _Stream(super().connect_tcp(host, port, _cut(timeout), local_address, socket_options))
+
+
+class _Transport(httpx.HTTPTransport):
+    """httpx's transport over such connections."""
+
+    def __init__(self) -> None:
+        context = httpx.create_ssl_context()
+        super().__init__(verify=context)
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=context, max_connections=10, keepalive_expiry=5.0, network_backend=_Backend()
+        )
+
+
+def new_wire() -> httpx.Client:
+    """Return a connection pool; kept by whoever lives longest, so that connections stay alive across invocations.
+
+    Proxies of the environment are not used: nobody but the vendor sees the token.
+    """
+    return httpx.Client(follow_redirects=False, transport=_Transport())

@@ -1,0 +1,526 @@
+"""What is deployed: queues, dead letters, rights, alarms and buckets of `template.yaml`, and the built artefact."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import re
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from local import build
+from local.bootstrap import BootstrapError
+
+ROOT = Path(__file__).resolve().parents[1]
+DAY_S = 86_400
+
+
+class CloudFormation(yaml.SafeLoader):
+    """YAML with CloudFormation's short forms, turned into the long ones."""
+
+
+def _long(loader: CloudFormation, suffix: str, node: yaml.Node) -> dict[str, Any]:
+    value: Any
+    if isinstance(node, yaml.ScalarNode):
+        value = loader.construct_scalar(node)
+        if suffix == "GetAtt":
+            value = str(value).split(".")
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    else:
+        assert isinstance(node, yaml.MappingNode)
+        value = loader.construct_mapping(node, deep=True)
+    return {suffix if suffix in {"Ref", "Condition"} else f"Fn::{suffix}": value}
+
+
+CloudFormation.add_multi_constructor("!", _long)
+
+TEMPLATE: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), CloudFormation)  # noqa: S506 -- a SafeLoader
+RESOURCES: dict[str, dict[str, Any]] = TEMPLATE["Resources"]
+PARAMETERS: dict[str, dict[str, Any]] = TEMPLATE["Parameters"]
+
+
+def of_type(kind: str) -> dict[str, dict[str, Any]]:
+    """Return the properties of each resource of a type, by logical name."""
+    return {name: found.get("Properties", {}) for name, found in RESOURCES.items() if found["Type"] == kind}
+
+
+FUNCTIONS = {
+    name: {**TEMPLATE["Globals"]["Function"], **properties}
+    for name, properties in of_type("AWS::Serverless::Function").items()
+}
+QUEUES = of_type("AWS::SQS::Queue")
+ALARMS = of_type("AWS::CloudWatch::Alarm")
+BUCKETS = of_type("AWS::S3::Bucket")
+ROLES = of_type("AWS::IAM::Role")
+
+every_function = pytest.mark.parametrize("name", sorted(FUNCTIONS))
+every_bucket = pytest.mark.parametrize("name", sorted(BUCKETS))
+
+
+def named(value: Any) -> str:  # noqa: ANN401 -- any part of a template
+    """Return the logical name that a Ref or GetAtt points to."""
+    match value:
+        case {"Ref": str(name)} | {"Fn::GetAtt": [str(name), *_]}:
+            return name
+        case {"Fn::Sub": str(text)}:
+            return re.findall(r"\$\{([A-Za-z]+)", text)[0]
+    raise AssertionError(f"no reference: {value!r}")
+
+
+def as_list(value: Any) -> list[Any]:  # noqa: ANN401 -- as `named`
+    return value if isinstance(value, list) else [value]
+
+
+def sources(name: str) -> list[dict[str, Any]]:
+    """Return what triggers a function."""
+    return list(FUNCTIONS[name].get("Events", {}).values())
+
+
+def queue_of(name: str) -> tuple[str, dict[str, Any]]:
+    """Return the queue that feeds a function."""
+    queue = named(sources(name)[0]["Properties"]["Queue"])
+    return queue, QUEUES[queue]
+
+
+def statements(name: str) -> list[dict[str, Any]]:
+    """Return the rights of a function."""
+    role = ROLES[named(FUNCTIONS[name]["Role"])]
+    return [statement for policy in role["Policies"] for statement in policy["PolicyDocument"]["Statement"]]
+
+
+def alarms(**wanted: object) -> list[dict[str, Any]]:
+    """Return the alarms whose properties are as *wanted*."""
+    return [alarm for alarm in ALARMS.values() if all(alarm.get(key) == value for key, value in wanted.items())]
+
+
+def walked(value: Any) -> Iterator[Any]:  # noqa: ANN401 -- as `named`
+    """Yield *value* and everything in it."""
+    yield value
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for child in children:
+        yield from walked(child)
+
+
+# --- queues --------------------------------------------------------------------------------------------------------
+
+
+def test_there_are_functions_to_look_at() -> None:
+    assert {found["CodeUri"].removeprefix("functions/") for found in FUNCTIONS.values()} == {
+        path.parent.name for path in (ROOT / "functions").glob("*/app.py")
+    }
+
+
+@every_function
+def test_a_function_is_fed_by_a_queue_of_its_own_and_by_nothing_else(name: str) -> None:
+    assert [source["Type"] for source in sources(name)] == ["SQS"]
+    queue, _ = queue_of(name)
+    assert [other for other in FUNCTIONS if queue_of(other)[0] == queue] == [name]
+    assert named(FUNCTIONS[name]["Environment"]["Variables"]["QUEUE_URL"]) == queue
+
+
+@every_function
+def test_a_message_is_never_in_two_runs_and_partial_failures_are_reported(name: str) -> None:
+    _, queue = queue_of(name)
+    assert queue["VisibilityTimeout"] >= 6 * FUNCTIONS[name]["Timeout"]
+    assert sources(name)[0]["Properties"]["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+
+
+@every_function
+def test_one_message_a_batch_so_that_a_wait_holds_up_nobody_else(name: str) -> None:
+    assert sources(name)[0]["Properties"]["BatchSize"] == 1
+
+
+@every_function
+def test_waiting_is_free_and_what_cannot_be_taken_is_kept_longer_than_it_waited(name: str) -> None:
+    _, queue = queue_of(name)
+    dead = QUEUES[named(queue["RedrivePolicy"]["deadLetterTargetArn"])]
+    assert queue["RedrivePolicy"]["maxReceiveCount"] == 1000
+    assert queue["MessageRetentionPeriod"] == 10 * DAY_S
+    assert dead["MessageRetentionPeriod"] == 14 * DAY_S
+    assert dead.get("FifoQueue", False) is queue.get("FifoQueue", False)
+    assert "RedrivePolicy" not in dead
+
+
+def test_every_queue_is_fed_to_a_function_or_takes_its_dead_letters_for_one_queue_only() -> None:
+    fed = {queue_of(name)[0] for name in FUNCTIONS}
+    dead = Counter(named(QUEUES[queue]["RedrivePolicy"]["deadLetterTargetArn"]) for queue in fed)
+    assert set(QUEUES) == fed | set(dead)
+    assert set(dead.values()) == {1}
+    assert all(queue["SqsManagedSseEnabled"] is True for queue in QUEUES.values())
+
+
+def test_a_fifo_queue_leaves_other_groups_alone() -> None:
+    for queue in (queue for queue in QUEUES.values() if queue.get("FifoQueue") and "RedrivePolicy" in queue):
+        assert (queue["DeduplicationScope"], queue["FifoThroughputLimit"]) == ("messageGroup", "perMessageGroupId")
+        assert queue["ContentBasedDeduplication"] is False
+
+
+def test_schedules_go_to_a_queue() -> None:
+    for rule in of_type("AWS::Events::Rule").values():
+        assert all(named(target["Arn"]) in QUEUES for target in rule["Targets"])
+
+
+def test_a_queue_takes_messages_of_this_account_or_one_rule_only() -> None:
+    for policy in of_type("AWS::SQS::QueuePolicy").values():
+        for statement in policy["PolicyDocument"]["Statement"]:
+            assert set(statement["Principal"]) == {"Service"}
+            assert statement["Action"] == "sqs:SendMessage"
+            conditions = {key for condition in statement["Condition"].values() for key in condition}
+            assert conditions & {"aws:SourceAccount", "aws:SourceArn"}
+            assert named(statement["Resource"]) in {named(queue) for queue in policy["Queues"]}
+
+
+# --- functions -----------------------------------------------------------------------------------------------------
+
+
+@every_function
+def test_a_function_runs_on_the_runtime_that_is_tested(name: str) -> None:
+    function = FUNCTIONS[name]
+    assert function["Runtime"] == "python3.13"
+    assert function["Handler"] == "app.lambda_handler"
+    assert function["Tracing"] == "Active"
+    assert function["Timeout"] <= 900
+
+
+@every_function
+def test_a_function_has_a_log_group_that_forgets(name: str) -> None:
+    logs = of_type("AWS::Logs::LogGroup")
+    group = named(FUNCTIONS[name]["LoggingConfig"]["LogGroup"])
+    assert logs[group]["RetentionInDays"]
+    assert [n for n in FUNCTIONS if named(FUNCTIONS[n]["LoggingConfig"]["LogGroup"]) == group] == [name]
+
+
+@every_function
+def test_a_function_has_a_role_of_its_own_that_only_functions_assume(name: str) -> None:
+    role = named(FUNCTIONS[name]["Role"])
+    assert [other for other in FUNCTIONS if named(FUNCTIONS[other]["Role"]) == role] == [name]
+    assert "ManagedPolicyArns" not in ROLES[role]
+    trusted = ROLES[role]["AssumeRolePolicyDocument"]["Statement"]
+    assert [statement["Principal"] for statement in trusted] == [{"Service": "lambda.amazonaws.com"}]
+
+
+@every_function
+def test_no_right_is_a_wildcard(name: str) -> None:
+    for statement in statements(name):
+        assert statement["Effect"] == "Allow"
+        assert not {"NotAction", "NotResource", "NotPrincipal"} & set(statement)
+        actions = as_list(statement["Action"])
+        assert not [action for action in actions if "*" in action]
+        if not all(action.startswith("xray:") for action in actions):
+            assert "*" not in as_list(statement["Resource"])
+
+
+@every_function
+def test_rights_on_a_bucket_stop_at_a_prefix(name: str) -> None:
+    for statement in statements(name):
+        actions = {action for action in as_list(statement["Action"]) if action.startswith("s3:")}
+        for resource in as_list(statement["Resource"]) if actions - {"s3:ListBucket"} else ():
+            assert re.fullmatch(r"\$\{(Drops|Spool)Bucket\.Arn\}/[a-z/-]+/\*", resource["Fn::Sub"])
+
+
+@every_function
+def test_a_function_takes_from_its_own_queue_only_and_its_own_logs(name: str) -> None:
+    taking = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"}
+    for statement in statements(name):
+        goals = {named(resource) for resource in as_list(statement["Resource"]) if resource != "*"}
+        if taking & set(as_list(statement["Action"])):
+            assert goals == {queue_of(name)[0]}
+        if any(action.startswith("logs:") for action in as_list(statement["Action"])):
+            assert goals == {named(FUNCTIONS[name]["LoggingConfig"]["LogGroup"])}
+    granted = {action for statement in statements(name) for action in as_list(statement["Action"])}
+    assert taking <= granted
+
+
+def test_no_function_can_trigger_us_by_what_it_writes() -> None:
+    prefixes = trigger_prefixes()
+    for name in FUNCTIONS:
+        for statement in statements(name):
+            for resource in as_list(statement["Resource"]) if "s3:PutObject" in as_list(statement["Action"]) else ():
+                written = resource["Fn::Sub"].partition("/")[2].removesuffix("*")
+                assert not [p for p in prefixes if written.startswith(p) or p.startswith(written)], (name, written)
+
+
+def test_only_functions_that_deliver_can_read_a_credential() -> None:
+    readers = {
+        FUNCTIONS[name]["CodeUri"]
+        for name in FUNCTIONS
+        for statement in statements(name)
+        if any(action.startswith("secretsmanager:") for action in as_list(statement["Action"]))
+    }
+    assert all(reader.endswith("_deliver") for reader in readers)
+    assert readers
+
+
+def test_no_environment_variable_holds_a_secret() -> None:
+    everywhere = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
+    for function in FUNCTIONS.values():
+        for name, value in {**everywhere, **function["Environment"]["Variables"]}.items():
+            assert not re.search(r"TOKEN|SECRET|PASSWORD|API_KEY|CREDENTIAL", name)
+            assert "resolve:" not in json.dumps(value)
+    assert not [name for name in PARAMETERS if re.search(r"Token|Secret|Password|ApiKey", name)]
+
+
+# --- alarms --------------------------------------------------------------------------------------------------------
+
+
+def test_every_alarm_reaches_the_topic_and_says_where_to_read_on() -> None:
+    topics = set(of_type("AWS::SNS::Topic"))
+    for name, alarm in ALARMS.items():
+        assert {named(action) for action in alarm["AlarmActions"]} <= topics, name
+        assert alarm["AlarmActions"], name
+        assert "runbook" in alarm["AlarmDescription"], name
+        assert alarm["TreatMissingData"] in {"notBreaching", "breaching"}, name
+        days = alarm["EvaluationPeriods"]
+        if isinstance(days, dict):
+            days = PARAMETERS[named(days)]["MaxValue"]
+        assert alarm["Period"] * days <= 7 * DAY_S, name
+
+
+@every_function
+def test_a_function_that_crashes_or_is_throttled_rings(name: str) -> None:
+    for metric in ("Errors", "Throttles"):
+        (alarm,) = [
+            a for a in alarms(Namespace="AWS/Lambda", MetricName=metric) if named(a["Dimensions"][0]["Value"]) == name
+        ]
+        assert (alarm["Threshold"], alarm["Statistic"]) == (1, "Sum")
+
+
+@every_function
+def test_messages_that_age_and_dead_letters_ring(name: str) -> None:
+    queue, properties = queue_of(name)
+    dead = named(properties["RedrivePolicy"]["deadLetterTargetArn"])
+
+    def watching(metric: str, watched: str) -> dict[str, Any]:
+        found = alarms(Namespace="AWS/SQS", MetricName=metric, Statistic="Maximum")
+        (alarm,) = [each for each in found if named(each["Dimensions"][0]["Value"]) == watched]
+        return alarm
+
+    assert watching("ApproximateAgeOfOldestMessage", queue)["Threshold"] < 10 * DAY_S
+    assert watching("ApproximateNumberOfMessagesVisible", dead)["Threshold"] == 1
+    assert watching("ApproximateAgeOfOldestMessage", dead)["Threshold"] < 14 * DAY_S
+
+
+def test_silence_rings_after_a_week_at_most() -> None:
+    (alarm,) = alarms(MetricName="DeliverySucceeded")
+    assert (alarm["Period"], alarm["ComparisonOperator"], alarm["Threshold"]) == (DAY_S, "LessThanThreshold", 1)
+    assert alarm["TreatMissingData"] == "breaching"
+    days = PARAMETERS[named(alarm["EvaluationPeriods"])]
+    assert (days["MinValue"], days["MaxValue"]) == (1, 7)
+    assert 1 <= days["Default"] <= 7
+
+
+@pytest.mark.parametrize(
+    "metric", ["CredentialRefused", "VendorTrouble", "DeliveryHeld", "DeliveryFailed", "Quarantined"]
+)
+def test_what_needs_a_person_rings(metric: str) -> None:
+    assert alarms(Namespace="FinOpsRelay", MetricName=metric)
+
+
+def test_an_alarm_watches_a_service_that_exists() -> None:
+    services = {function["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"] for function in FUNCTIONS.values()}
+    for alarm in alarms(Namespace="FinOpsRelay"):
+        assert {d["Value"] for d in alarm["Dimensions"] if d["Name"] == "service"} <= services
+
+
+# --- storage -------------------------------------------------------------------------------------------------------
+
+
+@every_bucket
+def test_a_bucket_is_versioned_encrypted_and_closed(name: str) -> None:
+    bucket = BUCKETS[name]
+    assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
+    (rule,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
+    assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+    assert len(bucket["PublicAccessBlockConfiguration"]) == 4
+    assert bucket["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
+
+
+@every_bucket
+def test_a_bucket_is_reached_over_tls_only(name: str) -> None:
+    (policy,) = [p for p in of_type("AWS::S3::BucketPolicy").values() if named(p["Bucket"]) == name]
+    (statement,) = [s for s in policy["PolicyDocument"]["Statement"] if s["Sid"] == "TlsOnly"]
+    assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "s3:*")
+    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    assert [named(resource) for resource in statement["Resource"]] == [name, name]
+
+
+def test_what_holds_data_outlives_the_stack() -> None:
+    for name in [*BUCKETS, *of_type("AWS::DynamoDB::Table")]:
+        assert (RESOURCES[name]["DeletionPolicy"], RESOURCES[name]["UpdateReplacePolicy"]) == ("Retain", "Retain")
+
+
+def test_a_body_in_the_spool_expires_only_once_its_delivery_is_over() -> None:
+    rules = BUCKETS["SpoolBucket"]["LifecycleConfiguration"]["Rules"]
+    for rule in (rule for rule in rules if "ExpirationInDays" in rule):
+        assert rule["TagFilters"] == [{"Key": "delivery", "Value": "finished"}]
+    assert PARAMETERS["SpoolDays"]["MinValue"] >= 30
+
+
+def test_nothing_that_was_dropped_expires_by_itself() -> None:
+    assert not [r for r in BUCKETS["DropsBucket"]["LifecycleConfiguration"]["Rules"] if "ExpirationInDays" in r]
+
+
+def test_the_ledger_expires_encrypts_and_can_be_put_back() -> None:
+    (ledger,) = of_type("AWS::DynamoDB::Table").values()
+    assert ledger["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
+    assert ledger["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert ledger["SSESpecification"] == {"SSEEnabled": True}
+
+
+def trigger_prefixes() -> set[str]:
+    """Return the prefixes whose objects trigger a function."""
+    return {
+        rule["Value"]
+        for bucket in BUCKETS.values()
+        for found in bucket.get("NotificationConfiguration", {}).get("QueueConfigurations", [])
+        for rule in found["Filter"]["S3Key"]["Rules"]
+        if rule["Name"] == "prefix"
+    }
+
+
+def test_only_what_others_drop_triggers_us() -> None:
+    assert trigger_prefixes()
+    for prefix in trigger_prefixes():
+        assert re.fullmatch(r"(incoming|plan)/[a-z-]+/|config/", prefix)
+    for bucket in BUCKETS.values():
+        told = bucket.get("NotificationConfiguration", {})
+        assert set(told) <= {"QueueConfigurations"}
+        for each in told.get("QueueConfigurations", []):
+            assert each["Event"] == "s3:ObjectCreated:*"
+            assert any(rule["Name"] == "prefix" for rule in each["Filter"]["S3Key"]["Rules"])
+
+
+def test_what_can_be_dropped_can_be_tried_out() -> None:
+    incoming = {prefix.removeprefix("incoming/") for prefix in trigger_prefixes() if prefix.startswith("incoming/")}
+    plan = {prefix.removeprefix("plan/") for prefix in trigger_prefixes() if prefix.startswith("plan/")}
+    assert incoming == plan
+
+
+def test_nothing_is_public() -> None:
+    kinds = {resource["Type"] for resource in RESOURCES.values()}
+    assert not {
+        kind for kind in kinds if re.search(r"ApiGateway|Serverless::(Http)?Api|ElasticLoadBal|CloudFront", kind)
+    }
+    assert not of_type("AWS::Lambda::Permission")
+    for function in FUNCTIONS.values():
+        assert "FunctionUrlConfig" not in function
+    for resource in RESOURCES.values():
+        for found in walked(resource):
+            if isinstance(found, dict) and found.get("Effect") == "Allow" and "Principal" in found:
+                assert found["Principal"] not in ("*", {"AWS": "*"})
+
+
+# --- parameters ----------------------------------------------------------------------------------------------------
+
+
+def test_every_parameter_is_described_grouped_once_and_used() -> None:
+    groups = TEMPLATE["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+    grouped = Counter(name for group in groups for name in group["Parameters"])
+    assert grouped == Counter(dict.fromkeys(PARAMETERS, 1))
+    assert all(group["Label"]["default"] for group in groups)
+    undescribed = {name for name, parameter in PARAMETERS.items() if not parameter.get("Description")}
+    assert undescribed == set()
+    text = json.dumps({key: value for key, value in TEMPLATE.items() if key not in {"Parameters", "Metadata"}})
+    unused = {n for n in PARAMETERS if f'{{"Ref": "{n}"}}' not in text and f"${{{n}}}" not in text}
+    assert unused == set()
+
+
+def test_a_first_deployment_needs_no_answer() -> None:
+    assert {name for name, parameter in PARAMETERS.items() if "Default" not in parameter} == set()
+    for name, parameter in PARAMETERS.items():
+        if "AllowedPattern" in parameter:
+            assert re.fullmatch(parameter["AllowedPattern"].strip("^$"), parameter["Default"]) or re.search(
+                parameter["AllowedPattern"], parameter["Default"]
+            ), name
+        if "AllowedValues" in parameter:
+            assert parameter["Default"] in parameter["AllowedValues"], name
+        assert parameter.get("MinValue", 0) <= (parameter["Default"] if parameter["Type"] == "Number" else 0) or (
+            parameter["Type"] != "Number"
+        ), name
+
+
+def test_the_deployment_file_agrees_with_the_template() -> None:
+    config = tomllib.loads((ROOT / "samconfig.toml").read_text())
+    deploy = config["default"]["deploy"]["parameters"]
+    named_roles = [name for name, role in ROLES.items() if "RoleName" in role]
+    assert deploy["capabilities"] == ("CAPABILITY_NAMED_IAM" if named_roles else "CAPABILITY_IAM")
+    assert deploy["resolve_s3"] is True
+    assert config["default"]["global"]["parameters"]["stack_name"]
+    overrides = deploy.get("parameter_overrides", [])
+    overrides = overrides.split() if isinstance(overrides, str) else overrides
+    assert {override.partition("=")[0] for override in overrides} <= set(PARAMETERS)
+
+
+def test_the_layers_package_reads_every_variable_that_the_template_sets() -> None:
+    settings = (ROOT / "layers" / "relay" / "finops_relay" / "aws" / "settings.py").read_text()
+    everywhere = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
+    for function in FUNCTIONS.values():
+        for name in {**everywhere, **function["Environment"]["Variables"]}:
+            assert name.startswith("POWERTOOLS_") or f"    {name.lower()}: " in settings, name
+
+
+# --- the artefact --------------------------------------------------------------------------------------------------
+
+LAMBDA_HAS = ("boto3", "botocore", "s3transfer", "jmespath", "python-dateutil", "six", "urllib3")
+"""Of what we use, what the runtime brings along (Lambda developer guide, "Runtime-included SDK")."""
+
+
+@pytest.fixture(scope="session")
+def built() -> Path:
+    """The built artefact, made current."""
+    if sys.version_info[:2] != (3, 13) or platform.machine() != "x86_64":
+        pytest.skip("the artefact is built for Python 3.13 on x86_64")
+    try:
+        build.build()
+    except BootstrapError as error:
+        pytest.fail(f"the artefact could not be built: {error}")
+    return build.BUILT
+
+
+@pytest.fixture(scope="session")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the Lambda runtime has, and nothing else."""
+    folder = tmp_path_factory.mktemp("runtime")
+    for name in LAMBDA_HAS:
+        distribution = importlib.metadata.distribution(name)
+        tops = {file.parts[0] for file in distribution.files or () if not file.parts[0].startswith("..")}
+        for top in tops:
+            (folder / top).symlink_to(Path(str(distribution.locate_file(top))))
+    return folder
+
+
+@every_function
+def test_a_handler_imports_from_the_built_artefact_under_a_clean_path(name: str, built: Path, runtime: Path) -> None:
+    paths = [str(built / name), str(built / "RelayLayer" / "python"), str(runtime)]
+    script = (
+        f"import sys; sys.path[:0] = {paths!r}; import app, finops_relay; assert callable(app.lambda_handler);"
+        "print(app.__file__, finops_relay.__file__, *sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    ran = subprocess.run(  # noqa: S603 -- our own interpreter and script
+        [sys.executable, "-I", "-S", "-W", "error", "-c", script],
+        capture_output=True, text=True, timeout=60, check=False, env={"AWS_REGION": "eu-west-1"},
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    app, package, *loaded = ran.stdout.split()
+    assert (Path(app).parent, Path(package).parents[1]) == (built / name, built / "RelayLayer" / "python")
+    unneeded = {"boto3"} if "deliver" in FUNCTIONS[name]["CodeUri"] else {"boto3", "httpx"}
+    assert not unneeded & set(loaded), "start-up pays for what the first message may not need"
+
+
+def test_the_built_artefact_holds_nothing_that_the_runtime_has(built: Path) -> None:
+    top = {path.name for path in (built / "RelayLayer" / "python").iterdir()}
+    assert not {"boto3", "botocore", "s3transfer"} & top
+    assert {"finops_relay", "httpx", "pydantic", "tenacity", "yaml", "aws_lambda_powertools"} <= top
+    for name in FUNCTIONS:
+        assert {path.name for path in (built / name).iterdir()} - {"__pycache__"} == {"app.py"}

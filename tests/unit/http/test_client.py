@@ -1,0 +1,683 @@
+"""One place for credentials, time-outs, retry, redaction and the words of errors."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from functools import partial
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from finops_relay import __version__
+from finops_relay.errors import (
+    AnswerNotUnderstood,
+    BodyTooLarge,
+    CredentialRefused,
+    NotFound,
+    OutcomeUnknown,
+    OutOfTime,
+    RateLimited,
+    RequestRefused,
+    UploadRefused,
+    VendorError,
+    VendorUnavailable,
+    VendorUnreachable,
+)
+from finops_relay.http.auth import BearerAuth
+from finops_relay.http.client import MAX_ANSWER_BYTES, CallRecord, HttpClient, Timeouts
+from finops_relay.http.retry import RetryPolicy
+from finops_relay.http.wire import new_wire
+from pydantic import SecretStr
+
+from tests.world.raw_server import answering, raw_server, resetting
+
+TOKEN = "tok/en+with=all~kinds.of_letters-0123456789"
+BASE = "https://vendor.example/v1"
+FAST = Timeouts(connect_s=1, read_s=1, total_s=2)
+
+
+@dataclass
+class Vendor:
+    """Answers from a list, the last one again and again; an exception is raised instead."""
+
+    answers: list[httpx.Response | Exception]
+    seen: list[httpx.Request] = field(default_factory=list)
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        request.read()
+        self.seen.append(request)
+        answer = self.answers[min(len(self.seen), len(self.answers)) - 1]
+        if isinstance(answer, Exception):
+            raise answer
+        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+
+WIRES: list[httpx.Client] = []
+
+
+@pytest.fixture(autouse=True)
+def _wires_are_closed() -> Iterator[None]:
+    yield
+    while WIRES:
+        WIRES.pop().close()
+
+
+@dataclass
+class Caller:
+    """A client, and what it did besides calling."""
+
+    client: HttpClient
+    slept: list[float]
+    told: list[CallRecord]
+    reads: list[bool]
+
+
+def caller(
+    wire: Callable[[httpx.Request], httpx.Response] | None = None,
+    base_url: str = BASE,
+    transport: httpx.BaseTransport | None = None,
+    tokens: tuple[str | None, ...] = (TOKEN,),
+    **more: Any,  # noqa: ANN401 -- whatever a client takes
+) -> Caller:
+    """Make a client; each fresh read of the token gives the next of *tokens*."""
+    slept: list[float] = []
+    told: list[CallRecord] = []
+    reads: list[bool] = []
+
+    def token(fresh: bool) -> SecretStr | None:  # noqa: FBT001 -- TokenSource is called by position
+        reads.append(fresh)
+        held = tokens[min(sum(reads), len(tokens) - 1)]
+        return None if held is None else SecretStr(held)
+
+    transport = httpx.MockTransport(wire) if wire else transport
+    WIRES.append(httpx.Client(transport=transport) if transport else new_wire())
+    client = HttpClient(
+        base_url=base_url,
+        auth=BearerAuth(token, "vendor/token"),
+        sleep=slept.append,
+        on_call=told.append,
+        wire=WIRES[-1],
+        **{"timeouts": FAST, **more},
+    )
+    return Caller(client, slept, told, reads)
+
+
+def one_answer(status: int, content: bytes | str = b"", **headers: str) -> Vendor:
+    return Vendor(
+        [httpx.Response(status, headers={k.replace("_", "-"): v for k, v in headers.items()}, content=content)]
+    )
+
+
+def fails(client: HttpClient, *, safe: bool = True, method: str = "GET", **more: Any) -> VendorError:  # noqa: ANN401 -- passed on
+    with pytest.raises(VendorError) as caught:
+        client.request(method, "/things/{id}", ids={"id": "7"}, safe=safe, **more)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (301, RequestRefused),
+        (304, RequestRefused),
+        (400, RequestRefused),
+        (401, CredentialRefused),
+        (403, CredentialRefused),
+        (404, NotFound),
+        (409, RequestRefused),
+        (413, BodyTooLarge),
+        (422, RequestRefused),
+        (429, RateLimited),
+        (500, VendorUnavailable),
+        (502, VendorUnavailable),
+        (503, RateLimited),
+        (504, VendorUnavailable),
+        (599, VendorUnavailable),
+    ],
+)
+def test_every_status_has_its_error_which_carries_the_facts(status: int, kind: type[VendorError]) -> None:
+    made = caller(one_answer(status, '{"message": "no way"}', X_Request_Id="req-1"), retry=RetryPolicy(attempts=1))
+    error = fails(made.client)
+    assert type(error) is kind
+    assert (error.call.method, error.call.path, error.call.status) == ("GET", "/things/{id}", status)
+    assert error.call.request_id == "req-1"
+    assert "req-1" in str(error)
+    assert str(status) in str(error)
+
+
+def test_a_good_answer_is_handed_over_with_the_vendors_request_id() -> None:
+    made = caller(one_answer(201, '{"a": 1}', X_Amzn_RequestId="amzn-7"))
+    answer = made.client.request("POST", "/things", body={"b": 2}, safe=False)
+    assert (answer.status, answer.json(), answer.request_id) == (201, {"a": 1}, "amzn-7")
+
+
+def test_a_request_says_who_we_are_and_what_it_holds() -> None:
+    vendor = one_answer(200, "{}")
+    caller(vendor).client.request("POST", "/t/{id}", ids={"id": "a/b?c#d e"}, params={"q": "1&2"}, body={}, safe=True)
+    request = vendor.seen[0]
+    assert str(request.url) == f"{BASE}/t/a%2Fb%3Fc%23d%20e?q=1%262"
+    assert request.headers["user-agent"] == f"finops-relay/{__version__}"
+    assert request.headers["authorization"] == f"Bearer {TOKEN}"
+    assert request.headers["content-type"] == "application/json"
+    assert request.content == b"{}"
+
+
+@pytest.mark.parametrize("value", ["", ".", ".."])
+def test_an_id_that_would_change_the_address_is_not_sent(value: str) -> None:
+    vendor = one_answer(200, "{}")
+    with pytest.raises(RequestRefused, match="nothing was sent"):
+        caller(vendor).client.request("DELETE", "/things/{id}", ids={"id": value}, safe=True)
+    assert vendor.seen == []
+
+
+# --- what the vendor says --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ('{"errors": [{"status": "422", "title": "T", "detail": "bad id", "source": {"pointer": "/data/id"}}]}', "bad id (at /data/id)"),
+        ('{"errors": [{"title": "one"}, {"detail": "two"}]}', "one; two"),
+        ('{"message": "said"}', "said"),
+        ('{"error": "said"}', "said"),
+        ('{"error": {"message": "deep"}}', "deep"),
+        ('"just words"', "just words"),
+        ('{"code": 7}', '{"code": 7}'),
+        ("<html><head><style>a{}</style></head><body><h1>502 Bad&nbsp;Gateway</h1></body></html>", "502 Bad Gateway"),
+        ("plain\nwords\x00 here", "plain words here"),
+        ("\xff\xfe", "ÿþ"),
+        ("[" * 60_000, "[[["),
+        ('{"error":' * 5_000 + "1" + "}" * 5_000, '{"error":'),
+    ],
+)  # fmt: skip
+def test_the_vendors_words_are_kept_in_whatever_shape_they_come(body: str, words: str) -> None:
+    error = fails(caller(one_answer(422, body.encode())).client)
+    assert words in error.call.detail
+    assert words in str(error)
+    assert "\n" not in str(error)
+    assert len(str(error)) < 1000
+
+
+@pytest.mark.parametrize("body", ["", "null", "{}", "   ", "<html></html>"])
+def test_an_answer_without_words_gets_ours(body: str) -> None:
+    assert "the request was refused" in str(fails(caller(one_answer(400, body)).client))
+
+
+def test_the_advice_for_a_status_follows_the_vendors_words() -> None:
+    made = caller(one_answer(404, '{"message": "nope"}'), advice={404: "Check the id"})
+    assert "nope. Check the id" in str(fails(made.client))
+
+
+def test_a_redirect_is_not_followed_and_the_token_stays_here() -> None:
+    vendor = one_answer(302, "<h1>Moved</h1>", Location="https://evil.example/?t=1")
+    error = fails(caller(vendor).client)
+    assert "redirects are not followed" in str(error)
+    assert len(vendor.seen) == 1
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>Welcome to the proxy</html>", b'{"data": ', b"\xff", b"[" * 200_000])
+def test_a_good_status_with_something_else_than_json_is_not_understood(body: bytes) -> None:
+    answer = caller(one_answer(200, body)).client.request("GET", "/things", safe=True)
+    with pytest.raises(AnswerNotUnderstood):
+        answer.json()
+
+
+# --- retry -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        httpx.Response(429),
+        httpx.Response(503),
+        httpx.ConnectError("[Errno 111] Connection refused"),
+        httpx.ConnectTimeout("slow"),
+    ],
+)
+def test_an_unsafe_call_is_repeated_where_the_vendor_cannot_have_acted(first: httpx.Response | Exception) -> None:
+    vendor = Vendor([first, httpx.Response(201)])
+    made = caller(vendor)
+    assert made.client.request("POST", "/things", safe=False).status == 201
+    assert len(vendor.seen) == 2
+    assert made.told[0].attempts == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(500),
+        httpx.Response(502),
+        httpx.Response(504),
+        httpx.ReadTimeout("no answer"),
+        httpx.ReadError("reset"),
+        httpx.WriteError("reset"),
+        httpx.RemoteProtocolError("disconnected"),
+    ],
+)
+def test_an_unsafe_call_is_made_exactly_once_when_the_vendor_may_have_acted(
+    answer: httpx.Response | Exception,
+) -> None:
+    vendor = Vendor([answer])
+    fails(caller(vendor).client, safe=False, method="POST")
+    assert len(vendor.seen) == 1
+    safe = Vendor([answer, httpx.Response(200)])
+    assert caller(safe).client.request("GET", "/things", safe=True).status == 200
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 422])
+def test_a_refusal_is_not_repeated_even_if_the_call_is_safe(status: int) -> None:
+    vendor = one_answer(status)
+    fails(caller(vendor).client)
+    assert len(vendor.seen) == 1
+
+
+def test_the_tries_end_and_the_waits_grow_to_the_cap() -> None:
+    vendor = one_answer(500)
+    made = caller(vendor, retry=RetryPolicy(attempts=5, base_s=1, cap_s=2, budget_s=100))
+    fails(made.client)
+    assert len(vendor.seen) == 5
+    assert len(made.slept) == 4
+    assert all(0 <= wait <= limit for wait, limit in zip(made.slept, (1, 2, 2, 2), strict=True))
+
+
+class CountedDraws(RetryPolicy):
+    """A policy that knows how often it was asked, and never gives the same wait twice."""
+
+    def wait_s(self, error: Any, attempt: int, spent_s: float, **more: Any) -> float | None:  # noqa: ANN401 -- passed on
+        DRAWS.append(0.001 * (len(DRAWS) + 1))
+        return None if attempt >= self.attempts else DRAWS[-1]
+
+
+DRAWS: list[float] = []
+
+
+def test_the_wait_that_was_judged_is_the_wait_that_is_slept() -> None:
+    DRAWS.clear()
+    made = caller(one_answer(500), retry=CountedDraws(attempts=4))
+    fails(made.client)
+    assert len(DRAWS) == 4
+    assert made.slept == DRAWS[:3]
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_the_wait_that_the_server_named_is_kept_in_either_form(form: str) -> None:
+    named = "2" if form == "seconds" else format_datetime(datetime.now(UTC) + timedelta(seconds=2.9), usegmt=True)
+    made = caller(Vendor([httpx.Response(429, headers={"Retry-After": named}), httpx.Response(200)]))
+    made.client.request("GET", "/things", safe=True)
+    assert made.slept == [pytest.approx(2, abs=1)]
+
+
+def test_a_named_wait_beyond_the_cap_gives_the_call_up_and_is_handed_on() -> None:
+    vendor = one_answer(429, Retry_After="3600")
+    made = caller(vendor)
+    error = fails(made.client)
+    assert error.retry_after_s == 3600
+    assert (len(vendor.seen), made.slept) == (1, [])
+
+
+def test_no_wait_reaches_beyond_the_invocation() -> None:
+    vendor = one_answer(429, Retry_After="4")
+    made = caller(vendor, remaining_s=lambda: 5.0)
+    fails(made.client)
+    assert (len(vendor.seen), made.slept) == (1, [])
+
+
+# --- the token ---------------------------------------------------------------------------------------------------------
+
+
+def bearer(request: httpx.Request) -> str:
+    return request.headers["authorization"].removeprefix("Bearer ")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_token_is_read_once_more_and_the_new_one_is_used(status: int) -> None:
+    vendor = Vendor([httpx.Response(status), httpx.Response(200)])
+    made = caller(vendor, tokens=("old-token", "new-token"))
+    assert made.client.request("POST", "/things", safe=False).status == 200
+    assert [bearer(request) for request in vendor.seen] == ["old-token", "new-token"]
+    assert made.reads == [False, True]
+
+
+def test_a_refused_token_that_has_not_changed_is_not_tried_again() -> None:
+    vendor = one_answer(401)
+    made = caller(vendor, tokens=("old-token", "old-token"))
+    assert isinstance(fails(made.client), CredentialRefused)
+    assert (len(vendor.seen), made.reads) == (1, [False, True])
+
+
+def test_a_token_that_is_refused_twice_ends_the_call() -> None:
+    vendor = one_answer(401)
+    assert isinstance(fails(caller(vendor, tokens=("one", "two", "three")).client), CredentialRefused)
+    assert [bearer(request) for request in vendor.seen] == ["one", "two"]
+
+
+@pytest.mark.parametrize("held", [None, ""])
+def test_a_missing_secret_is_named_and_nothing_is_sent(held: str | None) -> None:
+    vendor = one_answer(200)
+    error = fails(caller(vendor, tokens=(held,)).client)
+    assert isinstance(error, CredentialRefused)
+    assert "vendor/token" in str(error)
+    assert vendor.seen == []
+
+
+def test_a_missing_secret_is_looked_for_afresh() -> None:
+    vendor = one_answer(200)
+    caller(vendor, tokens=(None, "now-there")).client.request("GET", "/things", safe=True)
+    assert bearer(vendor.seen[0]) == "now-there"
+
+
+@pytest.mark.parametrize("held", ["two words", "line\nend", "tökén", "nul\x00", "export TOKEN=x"])
+def test_a_secret_that_cannot_be_a_token_is_never_sent_nor_shown(held: str) -> None:
+    vendor = one_answer(200)
+    error = fails(caller(vendor, tokens=(held,)).client)
+    assert isinstance(error, CredentialRefused)
+    assert held not in str(error)
+    assert vendor.seen == []
+
+
+# --- no secret in anything that is read --------------------------------------------------------------------------------
+
+
+def echoes(secret: str) -> list[str]:
+    """Return the ways in which a vendor may say *secret* back."""
+    in_json = json.dumps({"message": f"token {secret} is unknown"})
+    return [
+        f"token {secret} is unknown",
+        in_json,
+        in_json.replace("/", "\\/"),
+        json.dumps({"unknown shape": [in_json]}),
+        json.dumps({"errors": [{"detail": f"Authorization: Bearer {secret}"}]}),
+        f"callback=https%3A%2F%2Fx.example%2F%3Ft%3D{quote(secret, safe='')}&x",
+        f"<html><body><pre>{secret.replace('&', '&amp;')}</pre></body></html>",
+        f"<Error><Code>SignatureDoesNotMatch</Code><SignatureProvided>{secret}</SignatureProvided></Error>",
+        "<p>" * 21_000 + secret * 50,
+    ]
+
+
+@pytest.mark.parametrize("number", range(len(echoes(""))))
+def test_a_token_that_the_vendor_says_back_is_in_no_error(number: int) -> None:
+    body = echoes(TOKEN)[number]
+    error = fails(caller(one_answer(422, body, X_Request_Id=f"id {TOKEN}")).client)
+    for text in (str(error), repr(error), error.call.detail, repr(error.call), repr(error.args)):
+        for part in (TOKEN, quote(TOKEN, safe=""), TOKEN.replace("/", "\\/"), TOKEN[:20], TOKEN[-20:]):
+            assert part not in text
+
+
+@pytest.mark.parametrize("number", range(len(echoes(""))))
+def test_a_token_in_an_answer_that_is_not_understood_is_not_quoted(number: int) -> None:
+    body = "no JSON: " + echoes(TOKEN)[number]
+    answer = caller(one_answer(200, body)).client.request("GET", "/things", safe=True)
+    with pytest.raises(AnswerNotUnderstood) as caught:
+        answer.json()
+    assert TOKEN not in str(caught.value)
+    assert quote(TOKEN, safe="") not in str(caught.value)
+
+
+def test_no_repr_shows_a_token_or_an_answers_body() -> None:
+    made = caller(one_answer(200, f'{{"preSignedUrl": "https://x/?{TOKEN}"}}'))
+    answer = made.client.request("GET", "/things", safe=True)
+    assert TOKEN not in repr(made.client) + repr(made.client.auth) + repr(answer) + str(answer.call)
+
+
+SIGNATURE = "c0ffee" * 10 + "1234"
+SIGNED = (
+    "https://bucket.s3.us-east-2.amazonaws.com/some/key?X-Amz-Algorithm=AWS4-HMAC-SHA256"
+    f"&X-Amz-Credential=AKIDEXAMPLE%2F20260301%2Fus-east-2%2Fs3%2Faws4_request&X-Amz-Signature={SIGNATURE}"
+)
+
+
+@pytest.mark.parametrize("number", range(len(echoes(""))))
+@pytest.mark.parametrize("secret", [SIGNED, SIGNATURE, "AKIDEXAMPLE/20260301/us-east-2/s3/aws4_request"])
+def test_a_signed_address_that_the_store_says_back_is_in_no_error(secret: str, number: int) -> None:
+    with pytest.raises(UploadRefused) as caught:
+        caller(one_answer(403, echoes(secret)[number])).client.upload("{url}", SIGNED, lambda: [b"x"], 1, "text/csv")
+    error = caught.value
+    for text in (str(error), repr(error), error.call.detail, repr(error.__cause__)):
+        assert SIGNATURE not in text
+        assert "AKIDEXAMPLE" not in text
+
+
+@pytest.mark.parametrize("url", ["https://s3.amazonaws.com:port/k?sig=abcdefghi", "https://s3\x00/k?sig=abcdefghi"])
+def test_an_address_that_is_none_is_refused_without_being_quoted(url: str) -> None:
+    with pytest.raises(UploadRefused, match="nothing was sent") as caught:
+        caller(one_answer(200)).client.upload("{url}", url, lambda: [b"x"], 1, "text/csv")
+    assert "abcdefghi" not in str(caught.value)
+
+
+# --- uploads -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_upload_carries_its_length_and_no_credential_and_starts_anew_for_each_try() -> None:
+    vendor = Vendor([httpx.Response(500), httpx.Response(200, headers={"x-amz-request-id": "s3-1"})])
+    made = caller(vendor)
+    answer = made.client.upload("{url}", SIGNED, lambda: iter([b"abc", b"de"]), 5, "text/csv")
+    assert answer.request_id == "s3-1"
+    assert [request.content for request in vendor.seen] == [b"abcde", b"abcde"]
+    for request in vendor.seen:
+        assert request.headers["content-length"] == "5"
+        assert request.headers["content-type"] == "text/csv"
+        assert request.headers["user-agent"].startswith("finops-relay/")
+        assert not {"authorization", "transfer-encoding"} & set(request.headers)
+    assert made.reads == []
+
+
+@pytest.mark.parametrize("status", [302, 307, 400, 401, 403, 404, 411, 413])
+def test_an_upload_address_that_is_refused_says_so(status: int) -> None:
+    vendor = one_answer(status, "<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>")
+    with pytest.raises(UploadRefused) as caught:
+        caller(vendor).client.upload("{url}", SIGNED, lambda: [b"x"], 1, "text/csv")
+    assert len(vendor.seen) == 1
+    if status >= 400:
+        assert "Request has expired" in str(caught.value)
+
+
+def test_an_upload_is_tried_again_when_the_store_asks_to_slow_down() -> None:
+    vendor = Vendor([httpx.Response(503), httpx.Response(200)])
+    assert caller(vendor).client.upload("{url}", SIGNED, lambda: [b"x"], 1, "text/csv").status == 200
+
+
+def test_an_error_of_the_bodys_source_comes_through_as_it_is() -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"x"
+        msg = "the spool broke off"
+        raise OutOfTime(msg)
+
+    made = caller(one_answer(200))
+    with pytest.raises(OutOfTime):
+        made.client.upload("{url}", SIGNED, broken, 2, "text/csv")
+    assert made.told[0].status is None
+
+
+@dataclass
+class Drain(httpx.BaseTransport):
+    """Takes a body chunk by chunk, and keeps nothing of it."""
+
+    taken: int = 0
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        assert isinstance(request.stream, httpx.SyncByteStream)
+        self.taken = sum(len(chunk) for chunk in request.stream)
+        return httpx.Response(200)
+
+
+def test_an_upload_takes_constant_memory() -> None:
+    megabyte = b"x" * 1_000_000
+    peaks = []
+    for count in (5, 40):
+        drain = Drain()
+        made = caller(transport=drain)
+        tracemalloc.start()
+        made.client.upload("{url}", SIGNED, partial(repeat, megabyte, count), count * len(megabyte), "text/csv")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert drain.taken == count * len(megabyte)
+    assert peaks[1] < peaks[0] + 500_000
+
+
+# --- the hook ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_hook_is_told_once_a_call_whatever_its_end() -> None:
+    made = caller(Vendor([httpx.Response(500), httpx.Response(200), httpx.Response(404), httpx.ReadTimeout("")]))
+    made.client.request("GET", "/good", safe=True)
+    fails(made.client)
+    fails(made.client, safe=False)
+    assert [(told.path, told.status, told.attempts) for told in made.told] == [
+        ("/good", 200, 2),
+        ("/things/{id}", 404, 1),
+        ("/things/{id}", None, 1),
+    ]
+    assert all(told.seconds >= 0 for told in made.told)
+
+
+# --- the wire ----------------------------------------------------------------------------------------------------------
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+def on_the_wire(url: str, **more: Any) -> Caller:  # noqa: ANN401 -- passed on
+    return caller(base_url=url, **{"retry": RetryPolicy(attempts=1), **more})
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        answering(HEAD + b"Content-Length: 100\r\n\r\n{"),
+        answering(HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhal"),
+        answering(b"HTTP/1.1 20"),
+        answering(b"SMTP ready\r\n\r\n"),
+        answering(HEAD + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope"),
+        answering(),
+        resetting,
+    ],
+    ids=["half body", "half chunk", "half head", "another protocol", "not gzip", "nothing", "reset"],
+)
+def test_an_answer_that_does_not_come_whole_leaves_the_outcome_unknown(answer: Callable[..., None]) -> None:
+    with raw_server(answer) as server:
+        made = on_the_wire(server.url, retry=RetryPolicy(base_s=0.001))
+        error = fails(made.client, safe=False, method="POST", body={"a": 1})
+        assert isinstance(error, OutcomeUnknown)
+        assert "may have been acted on" in str(error)
+        assert len(server.requests) == 1
+
+
+def test_a_lost_answer_to_a_safe_call_is_asked_for_again() -> None:
+    with raw_server(resetting, answering(HEAD + b"Content-Length: 2\r\n\r\n{}")) as server:
+        made = on_the_wire(server.url, retry=RetryPolicy(base_s=0.001))
+        assert made.client.request("GET", "/things", safe=True).json() == {}
+        assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "slow",
+    [
+        answering(HEAD + b"Content-Length: 1000\r\n\r\n", *[b"x"] * 40, pause_s=0.1),
+        answering(HEAD, *[b"X-A: b\r\n"] * 40, pause_s=0.1),
+        answering(*[bytes([letter]) for letter in HEAD + b"X-Long: " + b"x" * 20], pause_s=0.1),
+    ],
+    ids=["body", "headers", "first line"],
+)
+def test_a_server_that_trickles_cannot_hold_us_beyond_the_total_time(slow: Callable[..., None]) -> None:
+    with raw_server(slow) as server:
+        made = on_the_wire(server.url, timeouts=Timeouts(connect_s=1, read_s=1, total_s=0.5))
+        started = time.monotonic()
+        assert isinstance(fails(made.client, safe=False), OutcomeUnknown)
+        assert time.monotonic() - started < 1
+
+
+def test_a_silent_server_is_given_up_after_the_time_for_one_read() -> None:
+    with raw_server(answering(b"", pause_s=0.6)) as server:
+        made = on_the_wire(server.url, timeouts=Timeouts(connect_s=1, read_s=0.2, total_s=9))
+        started = time.monotonic()
+        assert isinstance(fails(made.client), OutcomeUnknown)
+        assert time.monotonic() - started < 0.55
+
+
+def test_a_try_ends_before_the_invocation_does() -> None:
+    trickle = answering(HEAD + b"Content-Length: 1000\r\n\r\n", *[b"x"] * 40, pause_s=0.1)
+    with raw_server(trickle) as server:
+        made = on_the_wire(server.url, timeouts=Timeouts(connect_s=1, read_s=30, total_s=60), remaining_s=lambda: 3.0)
+        started = time.monotonic()
+        assert isinstance(fails(made.client), OutcomeUnknown)
+        assert time.monotonic() - started < 2.5
+
+
+def test_an_answer_beyond_the_ceiling_is_not_read() -> None:
+    vendor = one_answer(200, b"x" * (MAX_ANSWER_BYTES + 1))
+    with pytest.raises(AnswerNotUnderstood, match="larger than"):
+        caller(vendor).client.request("GET", "/things", safe=True)
+
+
+def test_a_refused_connection_says_where_to_look() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    error = fails(on_the_wire(f"http://127.0.0.1:{port}").client)
+    assert isinstance(error, VendorUnreachable)
+    assert "127.0.0.1" in str(error)
+    assert "refused" in str(error)
+
+
+def test_a_name_that_does_not_resolve_says_so() -> None:
+    error = fails(on_the_wire("https://no-such-host.invalid").client)
+    assert isinstance(error, VendorUnreachable)
+    assert "could not reach no-such-host.invalid" in str(error)
+    assert "DNS" in str(error)
+
+
+def test_a_server_without_tls_says_so() -> None:
+    with raw_server(answering(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as server:
+        error = fails(on_the_wire(server.url.replace("http:", "https:")).client, safe=False)
+    assert isinstance(error, VendorUnreachable)
+    assert "SSL" in str(error)
+
+
+def test_a_certificate_of_somebody_else_says_so(tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "somebody.example")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    made = made.serial_number(1).not_valid_before(now).not_valid_after(now + timedelta(hours=1))
+    pem = tmp_path / "somebody.pem"
+    pem.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        + made.sign(key, SHA256()).public_bytes(Encoding.PEM)
+    )
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(pem)
+    with raw_server(answering(HEAD + b"\r\n"), tls=tls) as server:
+        error = fails(on_the_wire(server.url.replace("http:", "https:")).client, safe=False)
+        assert server.requests == []
+    assert isinstance(error, VendorUnreachable)
+    assert "CERTIFICATE_VERIFY_FAILED" in str(error)
+
+
+@pytest.mark.parametrize("url", ["ftp://vendor.example", "vendor.example"])
+def test_an_address_of_another_kind_is_unreachable(url: str) -> None:
+    assert isinstance(fails(on_the_wire(url).client), VendorUnreachable)
+
+
+def test_proxies_of_the_environment_are_not_given_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        raw_server(answering(HEAD + b"Content-Length: 2\r\n\r\n{}")) as server,
+        raw_server(answering(HEAD + b"Content-Length: 2\r\n\r\n[]")) as proxy,
+    ):
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        monkeypatch.setenv("no_proxy", "")
+        assert on_the_wire(server.url).client.request("GET", "/things", safe=True).json() == {}
+        assert proxy.requests == []

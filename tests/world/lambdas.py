@@ -1,0 +1,248 @@
+"""The functions themselves, called as Lambda calls them: recorded events in, over moto and the vendor's stand-in.
+
+What Lambda's poller does stands here: it takes messages, hands them over, deletes those that were not returned.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
+from urllib.parse import quote_plus, unquote_plus
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from finops_relay.aws.wiring import Context, _boto_client, relay
+from functions.config_check import app as config_check
+from functions.infracost_deliver import app as infracost_deliver
+from functions.price_book_prepare import app as price_book_prepare
+from local.standins.infracost import AWS_ORGANIZATION, AZURE_ORGANIZATION, ENTERPRISE, TOKEN, InfracostStandIn
+
+ROOT = Path(__file__).resolve().parents[2]
+REGION = "eu-west-1"
+DROPS = "acme-finops-drops"
+"""As in the recorded events."""
+SPOOL = "acme-finops-spool"
+PREPARE: ModuleType = price_book_prepare
+DELIVER: ModuleType = infracost_deliver
+CONFIG: ModuleType = config_check
+
+
+def recorded(name: str) -> dict[str, Any]:
+    """Return a recorded event of ``events/``, such as ``price_book_prepare/s3_put``."""
+    event: dict[str, Any] = json.loads((ROOT / "events" / f"{name}.json").read_text())
+    return event
+
+
+def body_of(name: str) -> str:
+    """Return the body of the one message of a recorded event."""
+    return str(recorded(name)["Records"][0]["body"])
+
+
+@dataclass
+class Lambdas:
+    """The functions and what is around them."""
+
+    vendor: InfracostStandIn
+    environment: pytest.MonkeyPatch
+    s3: Any
+    sqs: Any
+    queues: dict[ModuleType, str]
+    hidden: list[tuple[str, int]] = field(default_factory=list)
+    """Each visibility that a function set: receipt handle, seconds."""
+    sequencer: int = 0x0055AED6DCD90281E5
+    remaining_ms: int = 900_000
+    now_in: ModuleType | None = None
+
+    # --- what AWS does --------------------------------------------------------------------------------------------------
+
+    def put(self, key: str, content: bytes) -> dict[str, Any]:
+        """Upload an object; return the notification that S3 sends of it, in the recorded shape."""
+        put = self.s3.put_object(Bucket=DROPS, Key=key, Body=content)
+        self.sequencer += 0x10
+        notification: dict[str, Any] = json.loads(body_of("price_book_prepare/s3_put"))
+        notification["Records"][0]["s3"]["object"] |= {
+            "key": quote_plus(key, safe="/"),
+            "size": len(content),
+            "eTag": put["ETag"].strip('"'),
+            "versionId": put["VersionId"],
+            "sequencer": f"{self.sequencer:018X}",
+        }
+        return notification
+
+    def replayed(self, name: str, content: bytes) -> dict[str, Any]:
+        """Upload what a recorded event tells of; return the event's notification with the real version in it."""
+        notification: dict[str, Any] = json.loads(body_of(name))
+        told = notification["Records"][0]["s3"]["object"]
+        put = self.s3.put_object(Bucket=DROPS, Key=unquote_plus(told["key"]), Body=content)
+        told |= {"versionId": put["VersionId"], "eTag": put["ETag"].strip('"'), "size": len(content)}
+        return notification
+
+    def send(self, function: ModuleType, *bodies: str | dict[str, Any]) -> None:
+        """Put messages into a function's queue."""
+        for body in bodies:
+            text = body if isinstance(body, str) else json.dumps(body)
+            more = {"MessageGroupId": "g", "MessageDeduplicationId": str(hash(text))} if function is DELIVER else {}
+            self.sqs.send_message(QueueUrl=self.queues[function], MessageBody=text, **more)
+
+    def take(self, function: ModuleType) -> dict[str, Any]:
+        """Receive what is in a function's queue, as the event that Lambda makes of it."""
+        name = "infracost_deliver/pointer" if function is DELIVER else "price_book_prepare/s3_put"
+        template = recorded(name)["Records"][0]
+        found = self.sqs.receive_message(
+            QueueUrl=self.queues[function], MaxNumberOfMessages=10, AttributeNames=["All"], VisibilityTimeout=5400
+        )
+        records = [
+            template
+            | {
+                "messageId": message["MessageId"],
+                "receiptHandle": message["ReceiptHandle"],
+                "body": message["Body"],
+                "attributes": template["attributes"] | message["Attributes"],
+            }
+            for message in found.get("Messages", [])
+        ]
+        return {"Records": records}
+
+    def invoke(self, function: ModuleType, event: dict[str, Any]) -> list[str]:
+        """Call a function's handler; delete the messages that it did not return, and return the ids of the others."""
+        self._become(function)
+        context = SimpleNamespace(aws_request_id="r", get_remaining_time_in_millis=lambda: self.remaining_ms)
+        answer = function.lambda_handler(event, cast("Context", context))
+        failed = [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
+        for record in event["Records"]:
+            if record["messageId"] not in failed:
+                self.sqs.delete_message(QueueUrl=self.queues[function], ReceiptHandle=record["receiptHandle"])
+        return failed
+
+    def run(self, function: ModuleType) -> list[str]:
+        """Let a function take what is in its queue; return the ids of the messages that it gave back."""
+        event = self.take(function)
+        return self.invoke(function, event) if event["Records"] else []
+
+    def take_all(self, function: ModuleType) -> list[dict[str, Any]]:
+        """Let a function take all that is in its queue; return the records that it was given."""
+        records: list[dict[str, Any]] = []
+        while (event := self.take(function))["Records"]:
+            self.invoke(function, event)
+            records += event["Records"]
+        return records
+
+    def reveal(self, function: ModuleType, handle: str) -> None:
+        """Let the time pass for which a message is hidden."""
+        self.sqs.change_message_visibility(
+            QueueUrl=self.queues[function], ReceiptHandle=handle, VisibilityTimeout=0
+        )
+
+    def _become(self, function: ModuleType) -> None:
+        """Begin a process of *function*, unless the present one is of it."""
+        if self.now_in is function:
+            return
+        self.close()
+        name = (function.__file__ or "").split("/")[-2].replace("_", "-")
+        variables = {"POWERTOOLS_SERVICE_NAME": name, "QUEUE_URL": self.queues[function]}
+        variables["DELIVER_QUEUE_URL"] = self.queues[DELIVER] if function is PREPARE else ""
+        for key, value in variables.items():
+            self.environment.setenv(key, value)
+        self.now_in = function
+
+    def close(self) -> None:
+        """End the present process."""
+        if self.now_in is not None:
+            wire = vars(relay()).get("_wire")
+            if wire is not None:
+                wire.close()
+        relay.cache_clear()
+        self.now_in = None
+
+    # --- what can be seen -------------------------------------------------------------------------------------------------
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """Return the keys in the drops bucket."""
+        return [entry["Key"] for entry in self.s3.list_objects_v2(Bucket=DROPS, Prefix=prefix).get("Contents", [])]
+
+    def content(self, key: str) -> bytes:
+        """Return an object's bytes."""
+        body: bytes = self.s3.get_object(Bucket=DROPS, Key=key)["Body"].read()
+        return body
+
+    def receipts(self) -> dict[str, dict[str, Any]]:
+        """Return every receipt by the key of what was dropped; each keeps the law."""
+        found = {}
+        for key in self.keys("receipts/"):
+            receipt = json.loads(self.content(key))
+            rows = receipt["rows"]
+            assert rows["in"] == rows["accepted"] + rows["filtered"] + rows["rejected"] + rows["owed"]
+            found[receipt["source"]["key"]] = receipt
+        return found
+
+    def active(self, organization: str) -> dict[str, Any]:
+        """Return the book that an organization uses at the vendor, with its files."""
+        state = self.vendor.state()
+        assert state["violations"] == []
+        users = {known["id"]: known["customPriceBookId"] for known in state["organizations"]}
+        return next((book for book in state["price_books"] if book["id"] == users[organization]), {})
+
+    def left(self, function: ModuleType) -> int:
+        """Return how many messages a queue holds, hidden ones included."""
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        found = self.sqs.get_queue_attributes(QueueUrl=self.queues[function], AttributeNames=names)["Attributes"]
+        return sum(int(found[name]) for name in names)
+
+
+@contextmanager
+def lambdas(environment: pytest.MonkeyPatch, *, token: str = TOKEN, **behaviour: Any) -> Iterator[Lambdas]:  # noqa: ANN401 -- the stand-in's
+    """Set everything up, with the settings that the template gives."""
+    with mock_aws(), InfracostStandIn(**{"polls_needed": 1, **behaviour}) as vendor:
+        variables = {
+            "AWS_DEFAULT_REGION": REGION,
+            "POWERTOOLS_METRICS_NAMESPACE": "FinOpsRelay",
+            "LEDGER_TABLE": "ledger",
+            "DROPS_BUCKET": DROPS,
+            "SPOOL_BUCKET": SPOOL,
+            "BUS_NAME": "deliveries",
+            "INFRACOST_API_URL": vendor.api_url,
+            "INFRACOST_ENTERPRISE_ID": ENTERPRISE,
+            "INFRACOST_SLUG": "acme",
+            "INFRACOST_AWS_ORGANIZATION_ID": AWS_ORGANIZATION,
+            "INFRACOST_AZURE_ORGANIZATION_ID": AZURE_ORGANIZATION,
+        }
+        for key, value in variables.items():
+            environment.setenv(key, value)
+        _boto_client.cache_clear()
+        relay.cache_clear()
+        s3, sqs = _boto_client("s3"), _boto_client("sqs")
+        for bucket in (DROPS, SPOOL):
+            s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+            s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+        boto3.client("dynamodb", REGION).create_table(
+            TableName="ledger",
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+        )
+        boto3.client("events", REGION).create_event_bus(Name="deliveries")
+        if token:
+            boto3.client("secretsmanager", REGION).create_secret(Name="infracost/default", SecretString=token)
+        queues = {
+            PREPARE: sqs.create_queue(QueueName="price-book-prepare")["QueueUrl"],
+            CONFIG: sqs.create_queue(QueueName="config-check")["QueueUrl"],
+            DELIVER: sqs.create_queue(QueueName="infracost-deliver.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"],
+        }
+        found = Lambdas(vendor, environment, s3, sqs, queues)
+
+        def note(params: dict[str, Any], **_: object) -> None:
+            found.hidden.append((params["ReceiptHandle"], params["VisibilityTimeout"]))
+
+        sqs.meta.events.register("provide-client-params.sqs.ChangeMessageVisibility", note)
+        try:
+            yield found
+        finally:
+            found.close()
+            _boto_client.cache_clear()
