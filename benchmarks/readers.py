@@ -1,6 +1,6 @@
 """One reading of one price sheet in a process of its own, so that its peak memory is its own: floor, peer or ours.
 
-``python -m benchmarks.readers {floor|peer|ours} FILE [ENDPOINT]`` prints a line of JSON.
+``python -m benchmarks.readers {floor|peer|ours} SMALL FILE [ENDPOINT]`` prints a line of JSON.
 
 floor: ``csv.reader`` over the local file, and nothing done with the rows.
 peer: the CSV reader of Powertools' ``S3Object``, from the store, and nothing done with the rows.
@@ -71,8 +71,8 @@ class Watch:
 def floor(file: Path, _endpoint: str) -> Read:
     """Read with the standard library alone."""
     watch = Watch()
-    opened = gzip.open(file, "rt", newline="") if file.suffix == ".gz" else file.open(newline="", encoding="utf-8")
-    with opened as text:
+    opener: Any = gzip.open if file.suffix == ".gz" else open
+    with opener(file, "rt", newline="", encoding="utf-8") as text:
         return watch.stop(sum(1 for _ in csv.reader(text)) - 1)
 
 
@@ -85,7 +85,8 @@ def peer(file: Path, endpoint: str) -> Read:
     )
 
     source = S3Object("drops", file.name, boto3_client=_s3(endpoint))
-    transformations: list[Any] = [GzipTransform(), CsvTransform()] if file.suffix == ".gz" else [CsvTransform()]
+    kinds: list[Any] = [GzipTransform, CsvTransform] if file.suffix == ".gz" else [CsvTransform]
+    transformations = [kind() for kind in kinds]
     watch = Watch()
     return watch.stop(sum(1 for _ in source.transform(transformations)))
 
@@ -93,9 +94,9 @@ def peer(file: Path, endpoint: str) -> Read:
 def ours(file: Path, endpoint: str) -> Read:
     """Prepare the price book."""
     from finops_relay.aws.objects import S3Drops, S3Spool  # noqa: PLC0415 -- as in `peer`
+    from finops_relay.delivery.defaults import Defaults  # noqa: PLC0415 -- as above
     from finops_relay.delivery.ports import Clock, Ports  # noqa: PLC0415 -- as above
-    from finops_relay.jobs.config import Defaults  # noqa: PLC0415 -- as above
-    from finops_relay.jobs.opening import Waits  # noqa: PLC0415 -- as above
+    from finops_relay.delivery.waits import Waits  # noqa: PLC0415 -- as above
     from finops_relay.jobs.price_books.prepare import prepare  # noqa: PLC0415 -- as above
 
     s3, memory = _s3(endpoint), Memory()
@@ -182,10 +183,11 @@ class Memory:
         """Count nothing."""
 
 
-def main(kind: str, file: str, endpoint: str = "") -> None:
-    """Read once and print what it came to."""
-    read = {"floor": floor, "peer": peer, "ours": ours}[kind](Path(file), endpoint)
-    print(json.dumps(asdict(read)), flush=True)
+def main(kind: str, small: str, file: str, endpoint: str = "") -> None:
+    """Read a small sheet, so that everything is loaded and connected; then read *file* and print what it came to."""
+    reading = {"floor": floor, "peer": peer, "ours": ours}[kind]
+    reading(Path(small), endpoint)
+    print(json.dumps(asdict(reading(Path(file), endpoint))), flush=True)
 
 
 if __name__ == "__main__":

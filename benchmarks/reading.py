@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SEED = 20260301
+SMALL_BYTES = 200_000
+"""Of the sheet that each process reads first."""
 GZIP_LEVEL = 6
 """Of the gzip tool, when it is not told otherwise."""
 
@@ -47,7 +49,7 @@ class Readings:
     reads: dict[str, list[Read]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
 
     def mb_per_s(self, kind: str) -> float:
-        """Decoded megabytes (10^6) a second of the fastest reading: what else a machine does only slows readings down."""
+        """Decoded megabytes (10^6) a second of the fastest reading: other work on the machine only slows one down."""
         return self.sheet.decoded_bytes / 1e6 / min(read.seconds for read in self.reads[kind])
 
     def mb_per_cpu_s(self, kind: str) -> float:
@@ -60,11 +62,21 @@ class Readings:
 
 
 def write_sheets(folder: Path, size_mb: int) -> list[Sheet]:
-    """Write a sheet of *size_mb* plain and, with the same rows, as gzip."""
-    plain = folder / f"ea-{size_mb}.csv"
+    """Write a sheet of *size_mb* plain and, with the same rows, as gzip; and the small one that goes with each."""
+    sheets = _write(folder / f"ea-{size_mb}.csv", size_mb * 1_000_000)
+    _write(_small(sheets[0]), SMALL_BYTES)
+    return sheets
+
+
+def _small(sheet: Sheet) -> Path:
+    """Where the small sheet is that goes with one."""
+    return sheet.file.with_name(f"small.csv{sheet.file.suffix.removeprefix('.csv')}")
+
+
+def _write(plain: Path, size_bytes: int) -> list[Sheet]:
     packed = plain.with_suffix(".csv.gz")
     with plain.open("wb") as file:
-        rows = write_ea_sheet(file, size_mb * 1_000_000, SEED)
+        rows = write_ea_sheet(file, size_bytes, SEED)
     with plain.open("rb") as file, gzip.GzipFile(packed, "wb", GZIP_LEVEL, mtime=0) as target:
         _copy(file, target)
     decoded = plain.stat().st_size
@@ -98,7 +110,7 @@ def store(folder: Path) -> Iterator[str]:
 
 def _read_once(kind: str, sheet: Sheet, store: str) -> Read:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.readers", kind, str(sheet.file), store],
+        [sys.executable, "-m", "benchmarks.readers", kind, str(_small(sheet)), str(sheet.file), store],
         cwd=ROOT,
         env=clean_environ(PYTHONPATH=os.pathsep.join([str(ROOT / "layers" / "relay"), str(ROOT)])),
         stdin=subprocess.DEVNULL,

@@ -1,8 +1,8 @@
-"""An object store on loopback, as much of S3 as reading a sheet and writing a spool need, from a process of its own.
+"""An object store on loopback: as much of S3 as reading a sheet and writing a spool need, in a process of its own.
 
-``python -m benchmarks.store FOLDER`` serves the files of FOLDER under any bucket's name; it prints its address, and ends
-with its standard input. What is written to it is read to the end, counted and forgotten: the network's cost stays, the
-disk's does not.
+``python -m benchmarks.store FOLDER`` serves the files of FOLDER under any bucket's name; it prints its address, and
+ends with its standard input. What is written to it is read to the end, counted and forgotten: the network's cost stays,
+the disk's does not.
 """
 
 from __future__ import annotations

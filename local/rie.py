@@ -36,6 +36,7 @@ HOST = "127.0.0.1"
 REGION = "us-east-1"
 READY_S = 10.0
 DIE_S = 10.0
+NOTHING_BUILT = "nothing has been built: make build"
 _INVOCATIONS = "/2015-03-31/functions/function/invocations"
 _INIT = re.compile(r"INIT REPORT\(durationMs: ([0-9.]+)\)")
 _MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
@@ -210,7 +211,7 @@ def missing(built: Path = BUILT) -> str:
     if not _emulator().is_file():
         return "the Runtime Interface Emulator is not installed: make build"
     if not (built / LAYER / "python").is_dir():
-        return "nothing has been built: make build"
+        return NOTHING_BUILT
     return ""
 
 

@@ -203,7 +203,7 @@ def test_what_is_loaded_only_when_needed_is_never_imported_at_the_top() -> None:
         if module.area not in {"aws", "functions"}:
             continue
         tree = ast.parse(module.path.read_text(encoding="utf-8"))
-        loaded = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        loaded: list[ast.stmt] = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
         top = set(imported(ast.Module(loaded, [])))
         assert not {name for name in top if name.split(".")[0] in {"boto3", "httpx"}}, module.name
         assert not {name for name in top if name.startswith("finops_relay.http.client")}, module.name

@@ -73,7 +73,7 @@ def named(value: Any) -> str:  # noqa: ANN401 -- any part of a template
         case {"Ref": str(name)} | {"Fn::GetAtt": [str(name), *_]}:
             return name
         case {"Fn::Sub": str(text)}:
-            return re.findall(r"\$\{([A-Za-z]+)", text)[0]
+            return str(re.findall(r"\$\{([A-Za-z]+)", text)[0])
     raise AssertionError(f"no reference: {value!r}")
 
 

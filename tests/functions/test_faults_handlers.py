@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
-
+from finops_relay.aws.logs import logger
+from finops_relay.aws.wiring import _boto_client
 from finops_relay.delivery.ledger import MAX_ATTEMPTS
+
 from local.standins.infracost import AWS_ORGANIZATION, TOKEN
 from tests.world.lambdas import CONFIG, DELIVER, PREPARE, Lambdas, body_of, lambdas
 from tests.world.sheets import aws_sheet
@@ -62,7 +64,7 @@ def forbid(cloud: Lambdas, key: str) -> None:
 
 
 def test_a_bad_record_of_a_batch_holds_up_none_of_its_neighbours(cloud: Lambdas) -> None:
-    """Row 1: bad JSON and a vanished object go to quarantine, a forbidden one is given back, the neighbours are delivered."""
+    """Row 1: bad JSON and a vanished object go to quarantine, a forbidden one is given back, the others go on."""
     good = [cloud.put(f"{FOLDER}good_{number}.csv", aws_sheet(3, f"0.{number + 1}")) for number in range(2)]
     gone = cloud.put(f"{FOLDER}gone.csv", aws_sheet(4))
     version = gone["Records"][0]["s3"]["object"]["versionId"]
@@ -205,7 +207,7 @@ def test_a_pointer_that_leads_nowhere_is_quarantined_with_its_exact_bytes(cloud:
 
 
 def test_a_drop_that_kills_every_preparation_is_quarantined_with_its_exact_bytes(cloud: Lambdas) -> None:
-    """Row 23: after five tries that ended without a word the sixth puts the drop aside, bytes untouched, and says what to do."""
+    """Row 23: after five tries without a word the drop is put aside, bytes untouched, with what to do next."""
     content = b"\x00poison\xff" + aws_sheet(3)
     notification = cloud.put(f"{FOLDER}poison.csv", content)
     cloud.send(PREPARE, notification)
@@ -259,7 +261,9 @@ def test_nothing_secret_is_ever_written_anywhere(
     cloud: Lambdas, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Row 29: token and upload addresses stand in no log, receipt, quarantine listing or event, whatever goes wrong."""
-    echo = {"message": f"bad token Bearer {TOKEN} for https://s3.amazonaws.com/x?X-Amz-Signature=abc123&X-Amz-Credential=AKIAX"}
+    echo = {
+        "message": f"bad token Bearer {TOKEN} for https://s3.amazonaws.com/x?X-Amz-Signature=abc123&X-Amz-Credential=AKIAX"
+    }
     cloud.vendor.faults.add(
         [
             {"operation": "createPriceBook", "fault": {"kind": "status", "status": 401, "body": echo}},
@@ -269,8 +273,6 @@ def test_nothing_secret_is_ever_written_anywhere(
         ]
     )
     announced: list[str] = []
-    from finops_relay.aws.wiring import _boto_client  # noqa: PLC0415 -- the process's own client, to listen to
-
     _boto_client("events").meta.events.register(
         "provide-client-params.events.PutEvents", lambda params, **_: announced.append(json.dumps(params))
     )
@@ -289,10 +291,11 @@ def test_nothing_secret_is_ever_written_anywhere(
     assert any("REDACTED" in reason for reason in told)
     written = capsys.readouterr()
     seen = [written.out, written.err, caplog.text, *announced, *map(repr, caplog.records)]
-    seen += [cloud.content(key).decode() for key in cloud.keys() if not key.startswith("incoming/")]
+    seen += [cloud.content(key).decode() for key in cloud.keys("") if not key.startswith("incoming/")]
     seen += [str(getattr(log, "__dict__", "")) for log in caplog.records]
     assert len(announced) == 1
-    assert "vendor call" in written.out
+    seen += [logger.registered_formatter.format(record) for record in caplog.records]  # as CloudWatch gets them
+    assert any("vendor call" in text and "{preSignedUrl}" in text for text in seen)
     for text in seen:
         assert TOKEN not in text
         assert "X-Amz-Signature=" not in text.replace("X-Amz-Signature=REDACTED", "")
@@ -317,11 +320,11 @@ def test_a_good_relay_yaml_is_in_force_for_what_comes_after(cloud: Lambdas) -> N
 
 def written_keys(cloud: Lambdas) -> set[str]:
     """Return the keys in the drops bucket that nobody dropped."""
-    return {key for key in cloud.keys() if not key.startswith(("incoming/", "plan/", "config/"))}
+    return {key for key in cloud.keys("") if not key.startswith(("incoming/", "plan/", "config/"))}
 
 
 def test_nothing_that_we_write_starts_us_again(cloud: Lambdas, template: dict[str, Any]) -> None:
-    """Row 28: no key that any function writes is below a prefix that notifies one; told anyway, it is refused or ignored."""
+    """Row 28: no key that a function writes is below a prefix that notifies one; told anyway, nothing is sent."""
     watched = [
         rule["Value"]
         for entry in template["DropsBucket"]["Properties"]["NotificationConfiguration"]["QueueConfigurations"]
@@ -365,7 +368,9 @@ def test_every_dead_letter_queue_has_an_alarm_on_depth_and_one_on_age(template: 
     assert len(dead) == 3
     for queue in dead:
         watching = {
-            alarm["MetricName"]: alarm for alarm in alarms if f"{queue}.QueueName" in json.dumps(alarm.get("Dimensions"))
+            alarm["MetricName"]: alarm
+            for alarm in alarms
+            if f"{queue}.QueueName" in json.dumps(alarm.get("Dimensions"))
         }
         assert watching["ApproximateNumberOfMessagesVisible"]["Threshold"] == 1
         kept = template[queue]["Properties"]["MessageRetentionPeriod"]

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from benchmarks.sheets import write_ea_sheet
 from local.bootstrap import ROOT
-from local.build import build
-from local.rie import Emulated, FunctionDied, emulated, missing
+from local.build import BUILT, build
+from local.rie import NOTHING_BUILT, Emulated, FunctionDied, emulated, missing
 from local.standins.infracost import AZURE_ORGANIZATION, ENTERPRISE, TOKEN, InfracostStandIn
 from local.template import load
 
@@ -45,13 +47,14 @@ UNBUFFERED_BYTES = 24_000_000
 TEST_EVENT = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Time": "2026-03-01T09:00:00.000Z", "Bucket": "drops"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def built() -> None:
-    """What ``sam build`` makes of the tree as it is now."""
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ``sam build`` makes of the tree as it is now; a copy, which no other command builds anew meanwhile."""
     why = missing()
-    if why and "built" not in why:
+    if why and why != NOTHING_BUILT:
         pytest.skip(why)
     build()
+    return shutil.copytree(BUILT, tmp_path_factory.mktemp("artefact") / "build")
 
 
 def sqs_event(body: str, *, message: dict[str, Any] | None = None, queue: str = "queue") -> dict[str, Any]:
@@ -85,9 +88,12 @@ class Relay:
 
     stack: Stack
     vendor: InfracostStandIn
+    built: Path
     name: str
     queue_url: str = ""
     sequence: int = 0
+    received: dict[str, Any] = field(default_factory=dict)
+    """The message that was received last."""
     environ: dict[str, str] = field(default_factory=dict)
 
     def make(self) -> None:
@@ -130,7 +136,7 @@ class Relay:
     @contextmanager
     def deliverer(self) -> Iterator[Emulated]:
         """A fresh process of infracost_deliver."""
-        with emulated("InfracostDeliverFunction", self.environ) as running:
+        with emulated("InfracostDeliverFunction", self.environ, built=self.built) as running:
             yield running
 
     def drop(self, body: bytes) -> None:
@@ -147,7 +153,7 @@ class Relay:
             "sequencer": f"{self.sequence:018X}",
         }
         record = {"eventTime": datetime.now(UTC).isoformat(), "s3": {"bucket": {"name": bucket}, "object": dropped}}
-        with emulated("PriceBookPrepareFunction", self.environ, timeout_s=900) as running:
+        with emulated("PriceBookPrepareFunction", self.environ, built=self.built) as running:
             answer = running.invoke(sqs_event(json.dumps({"Records": [record]})))
             assert answer == {"batchItemFailures": []}, running.output()
 
@@ -158,8 +164,8 @@ class Relay:
                 QueueUrl=self.queue_url, WaitTimeSeconds=2, AttributeNames=["All"]
             )
             if messages := found.get("Messages"):
-                message: dict[str, Any] = messages[0]
-                return message
+                self.received = messages[0]
+                return self.received
         raise AssertionError("no message is due")
 
     def give(self, running: Emulated, message: dict[str, Any]) -> bool:
@@ -172,23 +178,20 @@ class Relay:
         self.stack.client("sqs").delete_message(QueueUrl=self.queue_url, ReceiptHandle=message["ReceiptHandle"])
         return True
 
-    def finish(self, running: Emulated, message: dict[str, Any] | None = None) -> None:
+    def finish(self, running: Emulated) -> None:
         """Let one process take the next message to its end, over all its waits."""
-        message = message or self.message()
         for _ in range(50):
-            if self.give(running, message):
+            if self.give(running, self.message()):
                 return
-            message = self.message()
         raise AssertionError(f"not over: {running.output()[-3000:]}")
 
     def kill_in(self, operation: str, running: Emulated) -> None:
-        """Give the next message to a process and kill it in the middle of a call of *operation*; the message is due."""
-        message = self.message()
+        """Kill a process in the middle of its next call of *operation*; the message is due again afterwards."""
         before = len(self.vendor.state()["calls"])
         fault = {"kind": "delay", "seconds": HELD_UP_S}
         self.vendor.faults.add([{"operation": operation, "fault": fault}])
         with ThreadPoolExecutor(1) as pool:
-            answer = pool.submit(self.give, running, message)
+            answer = pool.submit(self.finish, running)
             while not (struck := [call for call in self.vendor.state()["calls"][before:] if call["fault"] == "delay"]):
                 if answer.done():
                     break
@@ -197,7 +200,7 @@ class Relay:
             running.kill()
             assert isinstance(answer.exception(), FunctionDied), running.output()
         self.wait_until_acted(struck[0]["request_id"])
-        self.let_visibility_pass(message)
+        self.let_visibility_pass()
 
     def wait_until_acted(self, request_id: str) -> None:
         """Return when the vendor is done with a call that nobody waits for any more."""
@@ -208,10 +211,10 @@ class Relay:
             time.sleep(0.01)
         raise AssertionError(f"the vendor is not done: {call}")
 
-    def let_visibility_pass(self, message: dict[str, Any]) -> None:
+    def let_visibility_pass(self) -> None:
         """What the queue does 90 minutes after the kill."""
         self.stack.client("sqs").change_message_visibility(
-            QueueUrl=self.queue_url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
+            QueueUrl=self.queue_url, ReceiptHandle=self.received["ReceiptHandle"], VisibilityTimeout=0
         )
 
     def receipts(self) -> list[dict[str, Any]]:
@@ -258,10 +261,10 @@ class Relay:
 
 
 @pytest.fixture
-def relay(stack: Stack) -> Iterator[Relay]:
+def relay(stack: Stack, built: Path) -> Iterator[Relay]:
     """A relay of its own beside the stack's; a book is ready at the third look."""
     with InfracostStandIn(polls_needed=3) as vendor:
-        relay = Relay(stack, vendor, f"kills-{uuid.uuid4().hex[:12]}")
+        relay = Relay(stack, vendor, built, f"kills-{uuid.uuid4().hex[:12]}")
         relay.make()
         yield relay
 
@@ -283,11 +286,13 @@ def killed_in(relay: Relay, operation: str, size_bytes: int = 60_000) -> str:
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_every_built_function_starts_from_the_artefact_alone(function: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_built_function_starts_from_the_artefact_alone(
+    function: str, built: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     nothing: dict[str, list[str]] = {"batchItemFailures": []}
     environ = dict.fromkeys(("LEDGER_TABLE", "DROPS_BUCKET", "SPOOL_BUCKET", "BUS_NAME"), "none")
     environ |= {"QUEUE_URL": "http://127.0.0.1:9/000000000000/queue", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
-    with emulated(function, environ) as running:
+    with emulated(function, environ, built=built) as running:
         assert running.invoke({"Records": []}) == nothing, running.output()
         if function != "InfracostDeliverFunction":  # S3 does not know its queue
             assert running.invoke(sqs_event(json.dumps(TEST_EVENT))) == nothing, running.output()

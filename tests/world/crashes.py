@@ -1,7 +1,7 @@
 """Ports and clients that die on order: the process ends at one call, and from then on nothing of it runs any more.
 
-A crash *after* a call is a crash *before* the next one, as nothing between two calls reaches the outside; so the calls are
-counted, and a fuse that blows before the n-th, for every n, is every crash that there is.
+A crash *after* a call is a crash *before* the next one, as nothing between two calls reaches the outside; so the calls
+are counted, and a fuse that blows before the n-th, for every n, is every crash that there is.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from finops_relay.delivery.ports import Ports
 from finops_relay.infracost.client import Infracost
+
 from tests.world.relay import World
 
 
@@ -28,7 +29,7 @@ class Fuse:
     calls: list[str] = field(default_factory=list)
     blown: bool = False
     graves: list[object] = field(default_factory=list)
-    """What a killed process never closed: kept, so that the garbage collector closes it in its stead only after the test."""
+    """What a killed process never closed: kept, so that the garbage collector closes it only after the test."""
 
     def tick(self, name: str) -> None:
         """Count a call. Raises SimulatedCrash."""
@@ -54,7 +55,7 @@ class Fuse:
 
 
 class Fragile:
-    """Anything, with its calls behind a fuse: also what its calls give, if that is a context, a stream or an iterator."""
+    """Anything, its calls behind a fuse; so is what they give, if that is a context, a stream or an iterator."""
 
     def __init__(self, fuse: Fuse, name: str, inner: Any, ticks: frozenset[str] | None = None) -> None:  # noqa: ANN401 -- anything
         self._fuse = fuse

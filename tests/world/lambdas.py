@@ -16,9 +16,9 @@ from urllib.parse import quote_plus, unquote_plus
 
 import boto3
 import pytest
+from finops_relay.aws.wiring import Context, _boto_client, relay
 from moto import mock_aws
 
-from finops_relay.aws.wiring import Context, _boto_client, relay
 from functions.config_check import app as config_check
 from functions.infracost_deliver import app as infracost_deliver
 from functions.price_book_prepare import app as price_book_prepare
@@ -60,7 +60,7 @@ class Lambdas:
     remaining_ms: int = 900_000
     now_in: ModuleType | None = None
 
-    # --- what AWS does --------------------------------------------------------------------------------------------------
+    # --- what AWS does ----------------------------------------------------------------------------------------------
 
     def put(self, key: str, content: bytes) -> dict[str, Any]:
         """Upload an object; return the notification that S3 sends of it, in the recorded shape."""
@@ -136,9 +136,7 @@ class Lambdas:
 
     def reveal(self, function: ModuleType, handle: str) -> None:
         """Let the time pass for which a message is hidden."""
-        self.sqs.change_message_visibility(
-            QueueUrl=self.queues[function], ReceiptHandle=handle, VisibilityTimeout=0
-        )
+        self.sqs.change_message_visibility(QueueUrl=self.queues[function], ReceiptHandle=handle, VisibilityTimeout=0)
 
     def _become(self, function: ModuleType) -> None:
         """Begin a process of *function*, unless the present one is of it."""
@@ -161,7 +159,7 @@ class Lambdas:
         relay.cache_clear()
         self.now_in = None
 
-    # --- what can be seen -------------------------------------------------------------------------------------------------
+    # --- what can be seen -------------------------------------------------------------------------------------------
 
     def keys(self, prefix: str = "") -> list[str]:
         """Return the keys in the drops bucket."""

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import cache
+from typing import Any, Final
 
 import boto3
 from finops_relay.aws.bus import EventBus
@@ -35,7 +36,7 @@ from pydantic import SecretStr
 
 from local.standins.infracost import AWS_ORGANIZATION, AZURE_ORGANIZATION, ENTERPRISE, TOKEN, InfracostStandIn
 
-REGION = "eu-west-1"
+REGION: Final = "eu-west-1"
 DROPS = "drops"
 SPOOL = "spool"
 LEDGER = "ledger"
@@ -77,7 +78,7 @@ class World:
     timeouts: Timeouts = field(default_factory=lambda: Timeouts(connect_s=2, read_s=2, total_s=5))
     wire: Any = field(default_factory=new_wire)
 
-    # --- dropping ------------------------------------------------------------------------------------------------------
+    # --- dropping ---------------------------------------------------------------------------------------------------
 
     def drop(self, key: str, body: bytes, bucket: str = DROPS) -> ObjectVersion:
         """Upload a file; return what S3's event would name."""
@@ -141,7 +142,7 @@ class World:
         assert prepared is not None
         return prepared if prepared.outcome.final else self.finish(prepared.id)
 
-    # --- looking -------------------------------------------------------------------------------------------------------
+    # --- looking ----------------------------------------------------------------------------------------------------
 
     def receipt(self, delivery: Delivery) -> dict[str, Any]:
         """Return the receipt that stands in the bucket."""
@@ -175,15 +176,17 @@ class World:
 
     def active(self, organization: str) -> str | None:
         """Return the price book that an organization uses at the vendor."""
-        found = {known["id"]: known["customPriceBookId"] for known in self.state()["organizations"]}
+        found: dict[str, str | None] = {
+            known["id"]: known["customPriceBookId"] for known in self.state()["organizations"]
+        }
         return found[organization]
 
     def queued(self) -> list[dict[str, Any]]:
         """Take and return the messages in the vendor's queue."""
         found = []
-        while batch := self.sqs.receive_message(
-            QueueUrl=FIFO, MaxNumberOfMessages=10, AttributeNames=["All"]
-        ).get("Messages"):
+        while batch := self.sqs.receive_message(QueueUrl=FIFO, MaxNumberOfMessages=10, AttributeNames=["All"]).get(
+            "Messages"
+        ):
             for message in batch:
                 found.append(message)
                 self.sqs.delete_message(QueueUrl=FIFO, ReceiptHandle=message["ReceiptHandle"])
@@ -195,24 +198,31 @@ class World:
         return replace(self.ports, **{name: wrap(name, getattr(self.ports, name)) for name in names})
 
 
+@cache
+def _client(service: str) -> Any:  # noqa: ANN401 -- boto3's clients are made by name
+    """Return the tests' client of a mocked service: made once, for reading its model takes longer than most tests."""
+    make: Callable[..., Any] = boto3.session.Session().client
+    return make(service, REGION)
+
+
 @contextmanager
-def world(**behaviour: Any) -> Iterator[World]:
+def world(**behaviour: Any) -> Iterator[World]:  # noqa: ANN401 -- checked by the stand-in
     """Make a world; *behaviour* is the stand-in's."""
     with mock_aws(), InfracostStandIn(**{"polls_needed": 1, **behaviour}) as vendor:
-        s3 = boto3.client("s3", REGION)
+        s3 = _client("s3")
         for bucket in (DROPS, SPOOL):
             s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
             s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
-        dynamodb = boto3.client("dynamodb", REGION)
+        dynamodb = _client("dynamodb")
         dynamodb.create_table(
             TableName=LEDGER,
             BillingMode="PAY_PER_REQUEST",
             AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
             KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
         )
-        sqs = boto3.client("sqs", REGION)
+        sqs = _client("sqs")
         queue = sqs.create_queue(QueueName=FIFO, Attributes={"FifoQueue": "true"})["QueueUrl"]
-        events = boto3.client("events", REGION)
+        events = _client("events")
         events.create_event_bus(Name=BUS)
         time = [START]
         remaining = [900.0]

@@ -68,6 +68,11 @@ def test_a_gzip_of_several_members_is_one_file() -> None:
     }
 
 
+def test_an_empty_gzip_member_in_the_middle_is_not_the_end_of_the_file() -> None:
+    first = NOISE[:100_000]
+    assert read(gzip.compress(first) + gzip.compress(b"") * 3 + gzip.compress(CSV)) == {"in/sheet.csv": first + CSV}
+
+
 @pytest.mark.parametrize("lost", [1, 4, 8, 12, 20])
 def test_a_truncated_gzip_is_never_taken_for_a_whole_one(lost: int) -> None:
     """Fault row 6."""
@@ -139,7 +144,7 @@ def test_members_of_one_name_are_refused() -> None:
 def test_an_encrypted_member_is_refused() -> None:
     data = bytearray(zipped(("a.csv", CSV)))
     data[data.index(b"PK\x01\x02") + 8] |= 1
-    assert "encrypted" in refusal(bytes(data)).reason
+    assert refusal(bytes(data)).reason == "the zip member is encrypted"
 
 
 @pytest.mark.parametrize("name", ["../../etc/a.csv", "/etc/a.csv", "C:\\a.csv", "a\x07\n\u202eb.csv", "ä😀.csv"])
@@ -225,7 +230,7 @@ def test_overlapping_members_are_refused() -> None:
 def test_a_zip_directory_of_any_stated_size_is_not_read_whole() -> None:
     data = bytearray(b"PK\x03\x04" + bytes(2 * DIRECTORY_BYTES)) + zipped(("a.csv", CSV))
     struct.pack_into("<I", data, len(data) - 22 + 12, 2 * DIRECTORY_BYTES)
-    assert "directory" in refusal(bytes(data)).reason
+    assert "directory is larger than" in refusal(bytes(data)).reason
 
 
 @pytest.mark.parametrize("kept", [4, 10, 30, 60, -1, -10])

@@ -107,8 +107,9 @@ def test_an_unclosed_quote_is_refused_with_the_line_on_which_its_record_begins()
 
 def test_text_behind_a_closing_quote_is_refused_with_its_line() -> None:
     with pytest.raises(InputRefused) as refusal:
-        read(b'a,b\n1,"2"x\n3,4\n')
+        read(b'a,b\n1,"2"x\n' + b"3,4\n" * 600_000)
     assert refusal.value.line == 2
+    assert "expected after" in refusal.value.reason
 
 
 class Endless(io.RawIOBase):

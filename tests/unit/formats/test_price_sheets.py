@@ -255,6 +255,14 @@ def test_price_types_are_compared_without_case_and_separators(
 
 
 @pytest.mark.parametrize("block_bytes", [SMALL, 256 * 1024])
+def test_a_price_type_in_quotes_is_compared_by_its_value(block_bytes: int) -> None:
+    rules = SheetRules(Provider.AZURE, price_types=frozenset({"a,b"}))
+    rows = [azure(PriceType="a,b"), azure(PriceType="c,d")] * 30
+    done = rewrite(sheet(AZURE_NAMES, *rows), rules, block_bytes=block_bytes)
+    assert (done.counts.written, done.counts.filtered_by) == (30, {"price type c,d": 30})
+
+
+@pytest.mark.parametrize("block_bytes", [SMALL, 256 * 1024])
 def test_offers_are_a_filter_too(block_bytes: int) -> None:
     rules = SheetRules(Provider.AZURE, offers=frozenset({"MS-AZR-0017P"}))
     rows = [azure(), azure(OfferId="MS-AZR-0148P"), azure(OfferId=""), azure(PriceType="SavingsPlan")] * 10
@@ -380,6 +388,15 @@ def test_a_row_with_too_few_or_too_many_values_is_rejected_with_the_counts(block
 
 
 @pytest.mark.parametrize("block_bytes", [SMALL, 256 * 1024])
+def test_a_quoted_line_break_never_makes_two_rows_of_one_that_is_too_long(block_bytes: int) -> None:
+    """Cut at the line break, this row of 45 values would be two good rows."""
+    both = [*azure()[:-1], "Consumption\n100", *azure()[1:]]
+    done = rewrite(sheet(AZURE_NAMES, *[azure()] * 30, both, azure()), block_bytes=block_bytes)
+    assert [(r.line, r.error) for r in done.rejected] == [(32, "the row has 45 values, the header has 23 names")]
+    assert done.counts.written == 31
+
+
+@pytest.mark.parametrize("block_bytes", [SMALL, 256 * 1024])
 def test_blank_lines_are_no_rows_whatever_the_filter_says(block_bytes: int) -> None:
     blank = [[], [""] * 23, [" "] * 23, ["", " "]]
     data = sheet(AZURE_NAMES, *[azure(), *blank] * 20)
@@ -448,9 +465,11 @@ def test_quotes_stand_only_where_they_are_needed_however_the_sheet_was_quoted() 
     rows = [azure(), azure(Product='3.5" disk'), azure(Product="plain"), azure(Product="")] * 20
     text = io.StringIO(newline="")
     csv.writer(text, quoting=csv.QUOTE_ALL).writerows([AZURE_NAMES, *rows])
+    everything = text.getvalue().encode()
+    needlessly = sheet(AZURE_NAMES, *rows).replace(b",plain,", b',"plain",')
     for block_bytes in (SMALL, 256 * 1024):
-        done = rewrite(text.getvalue().encode(), block_bytes=block_bytes)
-        assert done.output == sheet(AZURE_NAMES, *rows)
+        assert rewrite(everything, block_bytes=block_bytes).output == sheet(AZURE_NAMES, *rows)
+        assert rewrite(needlessly, block_bytes=block_bytes).output == sheet(AZURE_NAMES, *rows)
 
 
 VALUE = st.one_of(
@@ -597,8 +616,10 @@ def test_a_mended_row_stands_in_for_the_one_on_its_line(block_bytes: int) -> Non
     good = [azure()] * 30
     rows = [*good, azure(UnitPrice="x"), *good, azure()[:-1], azure(UnitPrice="y"), *good]
     mended = {32: {"UnitPrice": "0.5"}, 63: dict(AZURE) | {"Term": "P1Y"}, 64: {"PriceType": "SavingsPlan"}}
+    mended[70] = {"Term": "P3Y"}
     done = rewrite(sheet(AZURE_NAMES, *rows), mended=mended, block_bytes=block_bytes)
-    assert done.rows == [*good, azure(UnitPrice="0.5"), *good, azure(Term="P1Y"), *good]
+    last = [*good[:5], azure(Term="P3Y"), *good[6:]]
+    assert done.rows == [*good, azure(UnitPrice="0.5"), *good, azure(Term="P1Y"), *last]
     assert (done.counts.rejected, done.counts.filtered, done.counts.rows_in) == (0, 1, 93)
 
 

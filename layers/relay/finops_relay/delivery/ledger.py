@@ -59,7 +59,7 @@ class Delivery(Frozen):
     fingerprint: str = ""
     """SHA-256 of the prepared content."""
     work: dict[str, Any] = Field(default_factory=dict, repr=False)
-    """What only this kind of delivery remembers; its job gives it a model. Never shown: it may hold an upload address."""
+    """What only this kind of delivery remembers; its job gives it a model. Never shown: it may hold an address."""
     announced: bool = False
     """True once the last receipt was written and the bus was told."""
 

@@ -20,6 +20,7 @@ from finops_relay.errors import (
     CredentialRefused,
     NotFound,
     OutcomeUnknown,
+    RequestRefused,
     ShortRead,
     SourceGone,
     UploadRefused,
@@ -347,7 +348,11 @@ class _Run:
             if status != "WAITING_FOR_UPLOAD":
                 self._done(step="poll", ingested_at=self._now(), polls=0)
                 return
-        self.vendor.ingest_price_book(self.work.enterprise_id, self.work.book_id)
+        try:
+            self.vendor.ingest_price_book(self.work.enterprise_id, self.work.book_id)
+        except RequestRefused:  # also when an earlier request, taken for lost, was acted on after all
+            if self.vendor.price_book(self.work.enterprise_id, self.work.book_id).status == "WAITING_FOR_UPLOAD":
+                raise
         self._done(self.delivery.at("ingesting", self._now()), step="poll", ingested_at=self._now(), polls=0)
 
     def _poll(self) -> None:

@@ -1,0 +1,103 @@
+"""Tokens from Secrets Manager, cached for a short time, and read afresh on demand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
+from botocore.exceptions import ClientError
+
+from finops_relay.aws.secrets import token_source
+
+
+@pytest.fixture
+def manager() -> Iterator[Any]:
+    client = boto3.client("secretsmanager", "eu-west-1")
+    yield client
+    client.close()
+
+
+NAMES = ("infracost/acme", "infracost/default")
+
+
+def read(manager: Any, *, fresh: bool = False) -> str | None:  # noqa: ANN401 -- moto's client
+    found = token_source(manager, *NAMES)(fresh)
+    return found.get_secret_value() if found else None
+
+
+@pytest.mark.parametrize(
+    ("held", "token"),
+    [
+        ("plain-token", "plain-token"),
+        (" plain-token\n", "plain-token"),
+        (json.dumps({"token": "json-token"}), "json-token"),
+        (json.dumps({"token": " json-token\n", "note": "x"}), "json-token"),
+        (json.dumps({"other": "x"}), None),
+        (json.dumps({"token": 7}), None),
+        (json.dumps({"token": None}), None),
+        ("{not json", None),
+        ('{"token":' + "[" * 100_000, None),
+        ("  ", None),
+    ],
+)
+def test_a_token_is_read_from_each_form(manager: Any, held: str, token: str | None) -> None:  # noqa: ANN401 -- moto's client
+    if len(held) > 65_536:
+        held = held[:60_000]
+    manager.create_secret(Name=NAMES[0], SecretString=held)
+    assert read(manager) == token
+
+
+def test_a_token_that_was_stored_as_bytes_is_read_as_text(manager: Any) -> None:  # noqa: ANN401 -- moto's client
+    manager.create_secret(Name=NAMES[0], SecretBinary=b"bytes-token\n")
+    assert read(manager) == "bytes-token"
+
+
+def test_no_secret_is_none(manager: Any) -> None:  # noqa: ANN401 -- moto's client
+    assert read(manager) is None
+    assert read(manager, fresh=True) is None
+
+
+def test_the_organizations_own_secret_goes_first_and_the_default_serves_without(manager: Any) -> None:  # noqa: ANN401 -- moto's client
+    manager.create_secret(Name=NAMES[1], SecretString="default-token")
+    assert read(manager) == "default-token"
+    manager.create_secret(Name=NAMES[0], SecretString="own-token")
+    assert read(manager) == "own-token"
+    manager.put_secret_value(SecretId=NAMES[0], SecretString="{}")
+    assert read(manager) == "default-token"
+    manager.put_secret_value(SecretId=NAMES[0], SecretString="own-token")
+    manager.delete_secret(SecretId=NAMES[0])
+    assert read(manager) == "default-token"
+
+
+def test_a_token_is_kept_until_it_is_asked_for_afresh(manager: Any) -> None:  # noqa: ANN401 -- moto's client
+    manager.create_secret(Name=NAMES[0], SecretString="old")
+    source = token_source(manager, *NAMES)
+
+    def value(*, fresh: bool) -> str:
+        found = source(fresh)
+        assert found is not None
+        assert found.get_secret_value() not in repr(found)
+        return found.get_secret_value()
+
+    assert value(fresh=False) == "old"
+    manager.put_secret_value(SecretId=NAMES[0], SecretString="new")
+    assert value(fresh=False) == "old"
+    assert value(fresh=True) == "new"
+    assert value(fresh=False) == "new"
+
+
+class Refusing:
+    """A manager that may not be asked."""
+
+    def get_secret_value(self, **_: object) -> None:
+        raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "GetSecretValue")
+
+
+def test_a_secret_that_may_not_be_read_is_trouble_not_absence() -> None:
+    refusing: Any = Refusing()
+    with pytest.raises(GetParameterError):
+        token_source(refusing, "infracost/default")(False)  # noqa: FBT003 -- TokenSource is called by position

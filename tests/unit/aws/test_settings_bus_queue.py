@@ -1,0 +1,97 @@
+"""Settings from the environment; the event bus; the vendors' queues."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import boto3
+import pytest
+from pydantic import ValidationError
+
+from finops_relay.aws.bus import MAX_REASON, EventBus
+from finops_relay.aws.queues import FifoQueue
+from finops_relay.aws.settings import Settings
+from finops_relay.delivery.defaults import Defaults
+from finops_relay.delivery.ledger import Delivery
+from finops_relay.delivery.receipt import Outcome, Rows, Source
+from finops_relay.errors import RelayError
+
+NEEDED = {"LEDGER_TABLE": "l", "DROPS_BUCKET": "d", "SPOOL_BUCKET": "s", "BUS_NAME": "b", "QUEUE_URL": "q"}
+DELIVERY = Delivery(
+    id="d1",
+    kind="price-book",
+    target="t",
+    group="g1",
+    source=Source(bucket="drops", key="incoming/ä b.csv"),
+    times={"received": datetime(2026, 3, 1, tzinfo=UTC)},
+    outcome=Outcome.DELIVERED,
+    reason="r" * 5000,
+    rows=Rows.model_validate({"in": 3, "accepted": 2, "rejected": 1}),
+)
+
+
+@pytest.mark.parametrize("missing", sorted(NEEDED))
+def test_a_missing_or_empty_setting_is_named(missing: str) -> None:
+    for environment in ({k: v for k, v in NEEDED.items() if k != missing}, {**NEEDED, missing: ""}):
+        with pytest.raises(ValidationError, match=missing.lower()):
+            Settings.read(environment)
+
+
+def test_a_number_that_is_none_is_named() -> None:
+    with pytest.raises(ValidationError, match="retry_cap_s"):
+        Settings.read({**NEEDED, "RETRY_CAP_S": "soon"})
+
+
+def test_what_is_set_is_read_and_the_rest_has_defaults() -> None:
+    settings = Settings.read(
+        {**NEEDED, "RETRY_FIRST_S": "1.5", "INFRACOST_ENTERPRISE_ID": "e", "INFRACOST_SLUG": "acme", "OTHER": "x"}
+    )
+    assert (settings.retry_first_s, settings.retry_cap_s) == (1.5, 900)
+    assert settings.defaults == Defaults("e", "acme", "", "")
+    assert settings.infracost_api_url == "https://api.infracost.io/v1"
+
+
+class Events:
+    """An event bus that answers as told."""
+
+    def __init__(self, failed: int) -> None:
+        self.failed = failed
+        self.entries: list[dict[str, Any]] = []
+
+    def put_events(self, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803 -- boto3's name
+        self.entries += Entries
+        return {"FailedEntryCount": self.failed, "Entries": [{"ErrorCode": "InternalFailure"} if self.failed else {}]}
+
+
+def test_an_event_is_a_summary_and_a_pointer() -> None:
+    events: Any = Events(0)
+    EventBus(events, "bus").announce(DELIVERY, "s3://drops/receipts/d1.json")
+    (entry,) = events.entries
+    detail = json.loads(entry["Detail"])
+    assert (entry["EventBusName"], entry["Source"], entry["DetailType"]) == ("bus", "finops-relay", "Delivery")
+    assert detail["receipt"] == "s3://drops/receipts/d1.json"
+    assert detail["rows"] == {"in": 3, "accepted": 2, "filtered": 0, "rejected": 1, "owed": 0}
+    assert detail["source"] == "s3://drops/incoming/ä b.csv"
+    assert len(detail["reason"]) == MAX_REASON
+    assert not {"work", "money", "units"} & set(detail)
+
+
+def test_an_event_that_the_bus_refused_is_an_error() -> None:
+    events: Any = Events(1)
+    with pytest.raises(RelayError, match="InternalFailure"):
+        EventBus(events, "bus").announce(DELIVERY, "s3://x")
+
+
+def test_the_same_nonce_queues_a_delivery_once_and_its_group_keeps_order() -> None:
+    sqs = boto3.client("sqs", "eu-west-1")
+    url = sqs.create_queue(QueueName="q.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
+    queue = FifoQueue(sqs, url)
+    for nonce in ("n1", "n1", "n2", "ü" * 300):
+        queue.send(DELIVERY, nonce=nonce)
+    found = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, AttributeNames=["All"])["Messages"]
+    assert len(found) == 3
+    assert {message["Attributes"]["MessageGroupId"] for message in found} == {"g1"}
+    assert json.loads(found[0]["Body"]) == {"kind": "price-book", "delivery": "d1"}
+    sqs.close()
