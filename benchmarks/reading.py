@@ -56,6 +56,10 @@ class Readings:
         """The same by the processor's time, which a busy machine changes less."""
         return self.sheet.decoded_bytes / 1e6 / min(read.cpu_s for read in self.reads[kind])
 
+    def times(self, kind: str, other: str) -> float:
+        """How many times as fast one kind is as another."""
+        return self.mb_per_s(kind) / self.mb_per_s(other)
+
     def peak_mb(self, kind: str) -> float:
         """The highest peak of memory."""
         return max(read.peak_mb for read in self.reads[kind])

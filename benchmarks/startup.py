@@ -37,6 +37,10 @@ ENVIRON = {
 """Nothing of it is called: the event has no message."""
 
 
+_UNCHECKED_HASH = 0b01
+"""The flags of a module that was compiled with ``PycInvalidationMode.UNCHECKED_HASH`` (PEP 552)."""
+
+
 @dataclass
 class StartUps:
     """All start-ups of one function, in milliseconds."""
@@ -63,27 +67,37 @@ def functions() -> list[str]:
     return sorted(path.parent.name for path in BUILT.glob("*Function/app.py"))
 
 
-def start_ups(repeats: int) -> list[StartUps]:
-    """Start the baseline and every function *repeats* times, in turn. Raises EmulatorError."""
+def start_ups(repeats: int) -> tuple[list[StartUps], bool]:
+    """Start the baseline and every function *repeats* times, in turn; and say whether the layer brings bytecode.
+
+    Raises:
+        EmulatorError: a function does not start, or does not answer.
+    """
     found = [StartUps(name) for name in (BASELINE, *functions())]
     with tempfile.TemporaryDirectory(prefix="finops-relay-bench-") as scratch:
-        # A copy, so that a build beside this run changes nothing in the middle of it.
+        # A copy, so that a build beside this run changes nothing in the middle of it; without what an interpreter
+        # that ran in the folder has left there, which `sam build` does not make and a deployment must not count on.
         built = Path(scratch) / "build"
-        shutil.copytree(BUILT, built)
+        shutil.copytree(BUILT, built, ignore=_without_leftovers)
         (built / BASELINE).mkdir()
         (built / BASELINE / "app.py").write_text(_BASELINE_SOURCE)
+        bytecode = next((built / LAYER).rglob("*.pyc"), None) is not None
         for repeat in range(repeats + 1):
             for each in found:
                 init_ms, answer_ms = _start(each.function, built)
                 if repeat:  # the first round reads the files from disk
                     each.init_ms.append(init_ms)
                     each.answer_ms.append(answer_ms)
-    return found
+    return found, bytecode
 
 
-def ships_bytecode() -> bool:
-    """Whether the built layer brings compiled modules."""
-    return next((BUILT / LAYER).rglob("*.pyc"), None) is not None
+def _without_leftovers(folder: str, names: list[str]) -> list[str]:
+    """Bytecode that an import has left behind. What a build ships is marked as never to be checked (PEP 552)."""
+    return [
+        name
+        for name in names
+        if name.endswith(".pyc") and (Path(folder) / name).read_bytes()[4:8] != _UNCHECKED_HASH.to_bytes(4, "little")
+    ]
 
 
 def _start(function: str, built: Path) -> tuple[float, float]:

@@ -44,7 +44,7 @@ def _long(loader: CloudFormation, suffix: str, node: yaml.Node) -> dict[str, Any
 
 CloudFormation.add_multi_constructor("!", _long)
 
-TEMPLATE: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), CloudFormation)  # noqa: S506 -- a SafeLoader
+TEMPLATE: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), CloudFormation)  # noqa: S506 -- it is a SafeLoader
 RESOURCES: dict[str, dict[str, Any]] = TEMPLATE["Resources"]
 PARAMETERS: dict[str, dict[str, Any]] = TEMPLATE["Parameters"]
 
@@ -67,7 +67,7 @@ every_function = pytest.mark.parametrize("name", sorted(FUNCTIONS))
 every_bucket = pytest.mark.parametrize("name", sorted(BUCKETS))
 
 
-def named(value: Any) -> str:  # noqa: ANN401 -- any part of a template
+def named(value: Any) -> str:  # noqa: ANN401 -- whatever the original takes or gives
     """Return the logical name that a Ref or GetAtt points to."""
     match value:
         case {"Ref": str(name)} | {"Fn::GetAtt": [str(name), *_]}:
@@ -77,7 +77,7 @@ def named(value: Any) -> str:  # noqa: ANN401 -- any part of a template
     raise AssertionError(f"no reference: {value!r}")
 
 
-def as_list(value: Any) -> list[Any]:  # noqa: ANN401 -- as `named`
+def as_list(value: Any) -> list[Any]:  # noqa: ANN401 -- whatever the original takes or gives
     return value if isinstance(value, list) else [value]
 
 
@@ -103,7 +103,7 @@ def alarms(**wanted: object) -> list[dict[str, Any]]:
     return [alarm for alarm in ALARMS.values() if all(alarm.get(key) == value for key, value in wanted.items())]
 
 
-def walked(value: Any) -> Iterator[Any]:  # noqa: ANN401 -- as `named`
+def walked(value: Any) -> Iterator[Any]:  # noqa: ANN401 -- whatever the original takes or gives
     """Yield *value* and everything in it."""
     yield value
     children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()

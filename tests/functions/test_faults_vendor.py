@@ -336,6 +336,20 @@ def test_an_ingestion_without_end_is_given_up_after_a_day(w: World) -> None:
     assert w.active(AWS_ORGANIZATION) == former
 
 
+def test_a_day_of_outage_in_mid_ingestion_is_not_taken_for_a_day_of_ingestion(w: World) -> None:
+    """Row 9: hours in which the vendor could not be asked do not count towards the end of polling."""
+    w.vendor.configure({"polls_needed": 3})
+    delivery = dropped(w)
+    with pytest.raises(Wait):
+        w.step(delivery.id)
+    fault(w, "getPriceBook", "status", times=3, status=429, headers={"Retry-After": "43200"})
+    done = w.finish(delivery.id)
+    assert w.time[0] - done.received > timedelta(hours=36)
+    assert w.receipt(done)["outcome"] == "delivered"
+    assert w.receipt(done)["rows"] == WHOLE
+    assert_active(w, done, 3)
+
+
 ACTED = ("lost_answer", "half_body", "empty")
 
 

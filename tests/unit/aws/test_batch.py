@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-
 from finops_relay.aws.batch import MAX_AGE_S, MAX_HIDDEN_S, MAX_RECEIVES, Batch, Message
 from finops_relay.delivery.waits import MAX_WAIT_S, Waits
 from finops_relay.errors import ShortRead, Wait
@@ -60,13 +59,11 @@ def failing(errors: dict[str, Exception], seen: list[str]) -> Callable[[Message]
     return handle
 
 
-def run(
-    batch: Batch, given: dict[str, Any], errors: dict[str, Exception] | None = None
-) -> tuple[list[str], list[str]]:
+def run(batch: Batch, given: dict[str, Any], errors: dict[str, Exception] | None = None) -> tuple[list[str], list[str]]:
     """Process a batch; return the messages that were handled, and those that were given back."""
     seen: list[str] = []
     response = batch.process(given, failing(errors or {}, seen))
-    return seen, [each["itemIdentifier"] for each in response["batchItemFailures"]]
+    return seen, [str(each["itemIdentifier"]) for each in response["batchItemFailures"]]
 
 
 def batch(sqs: Sqs, url: str = STANDARD, resend: Callable[[Message], None] | None = None) -> Batch:
@@ -129,7 +126,8 @@ def test_in_a_fifo_batch_what_comes_after_a_failure_is_given_back_untouched() ->
 
 @pytest.mark.parametrize(("receives", "age_s"), [(MAX_RECEIVES, 0), (1, MAX_AGE_S + 1)])
 def test_a_message_that_has_waited_long_is_sent_afresh_before_its_queue_loses_it(receives: int, age_s: float) -> None:
-    sqs, sent = Sqs(), []
+    sqs = Sqs()
+    sent: list[Message] = []
     given = event("a", url=FIFO, receives=receives, age_s=age_s)
     _, back = run(batch(sqs, FIFO, sent.append), given, {"a": Wait(5, "x")})
     assert back == []
@@ -138,7 +136,8 @@ def test_a_message_that_has_waited_long_is_sent_afresh_before_its_queue_loses_it
 
 
 def test_a_message_that_fails_for_days_is_sent_afresh_too() -> None:
-    sqs, sent = Sqs(), []
+    sqs = Sqs()
+    sent: list[Message] = []
     given = event("a", url=FIFO, age_s=MAX_AGE_S + 1)
     _, back = run(batch(sqs, FIFO, sent.append), given, {"a": KeyError("the table may not be read")})
     assert (back, len(sent)) == ([], 1)
@@ -156,7 +155,8 @@ def test_a_message_that_cannot_be_sent_afresh_is_given_back(error: Exception) ->
 
 @pytest.mark.parametrize(("receives", "age_s"), [(MAX_RECEIVES - 1, 0), (1, MAX_AGE_S - 60)])
 def test_a_message_that_has_not_waited_long_stays(receives: int, age_s: float) -> None:
-    sqs, sent = Sqs(), []
+    sqs = Sqs()
+    sent: list[Message] = []
     given = event("a", url=FIFO, receives=receives, age_s=age_s)
     _, back = run(batch(sqs, FIFO, sent.append), given, {"a": Wait(5, "x")})
     assert (back, sent, sqs.hidden) == (["a"], [], {"a": 5})

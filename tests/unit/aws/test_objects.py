@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, IncompleteReadError, ReadTimeoutError
-
 from finops_relay.aws.objects import PART_BYTES, READ_AHEAD_BYTES, REOPENINGS, PinnedReader, S3Drops, S3Spool, written
 from finops_relay.delivery.identity import ObjectVersion
 from finops_relay.errors import RelayError, ShortRead, SourceChanged, SourceForbidden, SourceGone
+from mypy_boto3_s3 import S3Client
 
 BUCKET = "bucket"
 
 
-def dropped(s3: Any, body: bytes, key: str = "incoming/a.csv") -> ObjectVersion:  # noqa: ANN401 -- moto's client
+def dropped(s3: S3Client, body: bytes, key: str = "incoming/a.csv") -> ObjectVersion:
     """Upload a file; return what its event names."""
     put = s3.put_object(Bucket=BUCKET, Key=key, Body=body)
     return ObjectVersion(BUCKET, key, put["VersionId"], put["ETag"].strip('"'), len(body))
@@ -50,21 +50,22 @@ class Breaking:
 class Flaky:
     """S3 whose streams break; everything else is the real client's."""
 
-    s3: Any
+    s3: S3Client
     breaks: list[tuple[int, Exception | None]]
     """After how many bytes each opened stream breaks, and how; later ones are whole."""
     ignores_range: bool = False
     opened: list[str] = field(default_factory=list)
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- whatever the client has
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- whatever the original takes or gives
         return getattr(self.s3, name)
 
-    def get_object(self, **asked: Any) -> Any:  # noqa: ANN401 -- as the client's
+    def get_object(self, **asked: Any) -> Any:  # noqa: ANN401 -- whatever the original takes or gives
         self.opened.append(asked["Range"])
         found = self.s3.get_object(**{k: v for k, v in asked.items() if k != "Range" or not self.ignores_range})
         if self.breaks:
             left, error = self.breaks.pop(0)
-            found["Body"] = Breaking(found["Body"], left, error)
+            torn: Any = Breaking(found["Body"], left, error)
+            found["Body"] = torn
         return found
 
 
@@ -80,9 +81,9 @@ BREAKS: list[Exception | None] = [
 @pytest.mark.parametrize("error", BREAKS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("ignores_range", [False, True])
 def test_a_broken_stream_is_taken_up_again_at_the_byte_reached(
-    s3: Any, error: Exception | None, *, ignores_range: bool  # noqa: ANN401 -- moto's client
+    s3: S3Client, error: Exception | None, *, ignores_range: bool
 ) -> None:  # fmt: skip
-    body = random.Random(1).randbytes(300_000)  # noqa: S311 -- made-up content
+    body = random.Random(1).randbytes(300_000)  # noqa: S311 -- repeatable, and no secret
     source = dropped(s3, body)
     flaky = Flaky(s3, [(100_000, error), (50_000, error), (0, error)], ignores_range)
     with io.BufferedReader(PinnedReader(flaky, source), 4096) as reader:  # type: ignore[arg-type] # a stand-in client
@@ -91,28 +92,31 @@ def test_a_broken_stream_is_taken_up_again_at_the_byte_reached(
     assert flaky.opened[1] == "bytes=100000-"
 
 
-def test_a_stream_that_keeps_breaking_is_never_taken_for_a_whole_one(s3: Any) -> None:  # noqa: ANN401 -- moto's client
+def test_a_stream_that_keeps_breaking_is_never_taken_for_a_whole_one(s3: S3Client) -> None:
     source = dropped(s3, b"x" * 1000)
     flaky: Any = Flaky(s3, [(100, None), *[(0, OSError())] * (REOPENINGS + 1)])
-    with io.BufferedReader(PinnedReader(flaky, source), 4096) as reader, pytest.raises(ShortRead, match="byte 100 of 1,000"):
+    with (
+        io.BufferedReader(PinnedReader(flaky, source), 4096) as reader,
+        pytest.raises(ShortRead, match="byte 100 of 1,000"),
+    ):
         reader.read()
 
 
-def test_a_version_is_read_even_when_the_object_was_overwritten(s3: Any) -> None:  # noqa: ANN401 -- moto's client
+def test_a_version_is_read_even_when_the_object_was_overwritten(s3: S3Client) -> None:
     first = dropped(s3, b"first")
     dropped(s3, b"second")
     with S3Drops(s3, BUCKET).open(first) as stream:
         assert stream.read() == b"first"
 
 
-def test_an_object_without_versions_that_was_overwritten_is_refused(s3: Any) -> None:  # noqa: ANN401 -- moto's client
+def test_an_object_without_versions_that_was_overwritten_is_refused(s3: S3Client) -> None:
     first = replace(dropped(s3, b"first"), version_id="")
     dropped(s3, b"second")
     with pytest.raises(SourceChanged, match=r"s3://bucket/incoming/a\.csv"), S3Drops(s3, BUCKET).open(first):
         pass
 
 
-def test_an_object_overwritten_between_two_reads_is_not_a_mixture(s3: Any) -> None:  # noqa: ANN401 -- moto's client
+def test_an_object_overwritten_between_two_reads_is_not_a_mixture(s3: S3Client) -> None:
     source = ObjectVersion(BUCKET, "incoming/a.csv")
     dropped(s3, b"a" * 100_000)
     flaky: Any = Flaky(s3, [(10_000, None)])
@@ -123,7 +127,7 @@ def test_an_object_overwritten_between_two_reads_is_not_a_mixture(s3: Any) -> No
             reader.read()
 
 
-def test_what_is_gone_is_gone_in_each_way(s3: Any) -> None:  # noqa: ANN401 -- moto's client
+def test_what_is_gone_is_gone_in_each_way(s3: S3Client) -> None:
     source = dropped(s3, b"x")
     deleted = s3.delete_object(Bucket=BUCKET, Key=source.key)
     s3.create_bucket(Bucket="other", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
@@ -146,7 +150,7 @@ class Refusing:
     code: str
     status: int
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- whatever is called
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- whatever the original takes or gives
         def refuse(**_: object) -> None:
             raise ClientError({"Error": {"Code": self.code}, "ResponseMetadata": {"HTTPStatusCode": self.status}}, name)  # type: ignore[typeddict-item] # what matters
 
@@ -176,10 +180,10 @@ def test_a_refusal_of_the_store_has_its_error(code: str, kind: type[Exception]) 
         S3Drops(refusing, BUCKET).quarantine("id", ObjectVersion(BUCKET, "k"))
 
 
-def test_a_reader_moves_as_a_file_does(s3: Any) -> None:  # noqa: ANN401 -- moto's client
+def test_a_reader_moves_as_a_file_does(s3: S3Client) -> None:
     body = bytes(range(256)) * 40
     source = dropped(s3, body)
-    dice = random.Random(7)  # noqa: S311 -- a repeatable walk
+    dice = random.Random(7)  # noqa: S311 -- repeatable, and no secret
     model = io.BytesIO(body)
     with S3Drops(s3, BUCKET).open(source) as stream:
         for _ in range(200):
@@ -195,11 +199,11 @@ def test_a_reader_moves_as_a_file_does(s3: Any) -> None:  # noqa: ANN401 -- moto
             assert stream.tell() == model.tell()
 
 
-# --- writing -----------------------------------------------------------------------------------------------------------
+# --- writing -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [0, 1, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 2 * PART_BYTES + 5])
-def test_what_is_written_is_what_is_read_for_any_size(s3: Any, size: int) -> None:  # noqa: ANN401 -- moto's client
+def test_what_is_written_is_what_is_read_for_any_size(s3: S3Client, size: int) -> None:
     body = os.urandom(size)
     with S3Spool(s3, BUCKET).writer("prepared/1", "text/csv") as writer:
         for start in range(0, size, 3_000_001):
@@ -209,8 +213,8 @@ def test_what_is_written_is_what_is_read_for_any_size(s3: Any, size: int) -> Non
 
 
 @pytest.mark.parametrize("size", [10, PART_BYTES + 10])
-def test_an_exception_leaves_nothing_behind(s3: Any, size: int) -> None:  # noqa: ANN401 -- moto's client
-    with pytest.raises(KeyError), written(s3, BUCKET, "prepared/1", "text/csv") as writer:
+def test_an_exception_leaves_nothing_behind(s3: S3Client, size: int) -> None:
+    with pytest.raises(KeyError), written(s3, BUCKET, "prepared/1", "text/csv") as writer:  # noqa: PT012 -- the block is the subject
         writer.write(b"x" * size)
         raise KeyError
     assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET)
@@ -221,18 +225,18 @@ def test_an_exception_leaves_nothing_behind(s3: Any, size: int) -> None:  # noqa
 class NoAbort:
     """S3 that cannot clear up."""
 
-    s3: Any
+    s3: S3Client
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- whatever the client has
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- whatever the original takes or gives
         return getattr(self.s3, name)
 
     def abort_multipart_upload(self, **_: object) -> None:
         raise EndpointConnectionError(endpoint_url="s3")
 
 
-def test_the_reason_of_a_failure_is_not_hidden_by_what_clearing_up_says(s3: Any) -> None:  # noqa: ANN401 -- moto's client
+def test_the_reason_of_a_failure_is_not_hidden_by_what_clearing_up_says(s3: S3Client) -> None:
     stuck: Any = NoAbort(s3)
-    with pytest.raises(RelayError) as caught, written(stuck, BUCKET, "prepared/1", "text/csv") as writer:
+    with pytest.raises(RelayError) as caught, written(stuck, BUCKET, "prepared/1", "text/csv") as writer:  # noqa: PT012 -- the block is the subject
         writer.write(b"x" * (PART_BYTES + 1))
         raise RelayError
     assert "left behind" in caught.value.__notes__[0]
@@ -241,7 +245,7 @@ def test_the_reason_of_a_failure_is_not_hidden_by_what_clearing_up_says(s3: Any)
 class Swallowing:
     """S3 that keeps nothing."""
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- whatever is called
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- whatever the original takes or gives
         return lambda **_: {"UploadId": "u", "ETag": "e"}
 
 
@@ -259,16 +263,16 @@ def test_a_write_takes_memory_for_its_parts_not_for_its_whole() -> None:
     assert peaks[1] < 5 * PART_BYTES
 
 
-def test_a_read_takes_memory_for_its_buffer_not_for_its_whole(s3: Any) -> None:  # noqa: ANN401 -- moto's client
+def test_a_read_takes_memory_for_its_buffer_not_for_its_whole(s3: S3Client) -> None:
     dropped(s3, b"x" * 12 * READ_AHEAD_BYTES, "prepared/1")
     sizes = {len(chunk) for chunk in S3Spool(s3, BUCKET).chunks("prepared/1")}
     assert max(sizes) <= READ_AHEAD_BYTES
 
 
-# --- the rest ------------------------------------------------------------------------------------------------------------
+# --- the rest ------------------------------------------------------------------------------------------------------
 
 
-def test_a_copy_in_quarantine_holds_the_bytes_of_that_version(s3: Any) -> None:  # noqa: ANN401 -- moto's client
+def test_a_copy_in_quarantine_holds_the_bytes_of_that_version(s3: S3Client) -> None:
     first = dropped(s3, b"first", "incoming/price-books/aws/" + "ä" * 490 + ".csv")
     dropped(s3, b"second", first.key)
     address = S3Drops(s3, BUCKET).quarantine("d" * 64, first)
@@ -279,7 +283,7 @@ def test_a_copy_in_quarantine_holds_the_bytes_of_that_version(s3: Any) -> None: 
     assert s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() == b"first"
 
 
-def test_a_released_object_is_tagged_and_a_missing_one_is_no_trouble(s3: Any) -> None:  # noqa: ANN401 -- moto's client
+def test_a_released_object_is_tagged_and_a_missing_one_is_no_trouble(s3: S3Client) -> None:
     dropped(s3, b"x", "prepared/1")
     spool = S3Spool(s3, BUCKET)
     spool.release("prepared/1")
@@ -288,7 +292,7 @@ def test_a_released_object_is_tagged_and_a_missing_one_is_no_trouble(s3: Any) ->
     assert tags == [{"Key": "delivery", "Value": "finished"}]
 
 
-def test_what_is_pinned_and_what_is_listed_name_the_same_object(s3: Any) -> None:  # noqa: ANN401 -- moto's client
+def test_what_is_pinned_and_what_is_listed_name_the_same_object(s3: S3Client) -> None:
     drops = S3Drops(s3, BUCKET)
     drops.put("receipts/1", b"{}", "application/json")
     pinned = drops.pin(BUCKET, "receipts/1")

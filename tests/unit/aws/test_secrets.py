@@ -10,13 +10,13 @@ import boto3
 import pytest
 from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
 from botocore.exceptions import ClientError
-
 from finops_relay.aws.secrets import token_source
+from mypy_boto3_secretsmanager import SecretsManagerClient
 
 
 @pytest.fixture
-def manager() -> Iterator[Any]:
-    client = boto3.client("secretsmanager", "eu-west-1")
+def manager(aws: str) -> Iterator[SecretsManagerClient]:
+    client = boto3.client("secretsmanager", aws)
     yield client
     client.close()
 
@@ -24,7 +24,7 @@ def manager() -> Iterator[Any]:
 NAMES = ("infracost/acme", "infracost/default")
 
 
-def read(manager: Any, *, fresh: bool = False) -> str | None:  # noqa: ANN401 -- moto's client
+def read(manager: SecretsManagerClient, *, fresh: bool = False) -> str | None:
     found = token_source(manager, *NAMES)(fresh)
     return found.get_secret_value() if found else None
 
@@ -44,24 +44,24 @@ def read(manager: Any, *, fresh: bool = False) -> str | None:  # noqa: ANN401 --
         ("  ", None),
     ],
 )
-def test_a_token_is_read_from_each_form(manager: Any, held: str, token: str | None) -> None:  # noqa: ANN401 -- moto's client
+def test_a_token_is_read_from_each_form(manager: SecretsManagerClient, held: str, token: str | None) -> None:
     if len(held) > 65_536:
         held = held[:60_000]
     manager.create_secret(Name=NAMES[0], SecretString=held)
     assert read(manager) == token
 
 
-def test_a_token_that_was_stored_as_bytes_is_read_as_text(manager: Any) -> None:  # noqa: ANN401 -- moto's client
+def test_a_token_that_was_stored_as_bytes_is_read_as_text(manager: SecretsManagerClient) -> None:
     manager.create_secret(Name=NAMES[0], SecretBinary=b"bytes-token\n")
     assert read(manager) == "bytes-token"
 
 
-def test_no_secret_is_none(manager: Any) -> None:  # noqa: ANN401 -- moto's client
+def test_no_secret_is_none(manager: SecretsManagerClient) -> None:
     assert read(manager) is None
     assert read(manager, fresh=True) is None
 
 
-def test_the_organizations_own_secret_goes_first_and_the_default_serves_without(manager: Any) -> None:  # noqa: ANN401 -- moto's client
+def test_the_organizations_own_secret_goes_first_and_the_default_serves_without(manager: SecretsManagerClient) -> None:
     manager.create_secret(Name=NAMES[1], SecretString="default-token")
     assert read(manager) == "default-token"
     manager.create_secret(Name=NAMES[0], SecretString="own-token")
@@ -73,7 +73,7 @@ def test_the_organizations_own_secret_goes_first_and_the_default_serves_without(
     assert read(manager) == "default-token"
 
 
-def test_a_token_is_kept_until_it_is_asked_for_afresh(manager: Any) -> None:  # noqa: ANN401 -- moto's client
+def test_a_token_is_kept_until_it_is_asked_for_afresh(manager: SecretsManagerClient) -> None:
     manager.create_secret(Name=NAMES[0], SecretString="old")
     source = token_source(manager, *NAMES)
 
@@ -100,4 +100,4 @@ class Refusing:
 def test_a_secret_that_may_not_be_read_is_trouble_not_absence() -> None:
     refusing: Any = Refusing()
     with pytest.raises(GetParameterError):
-        token_source(refusing, "infracost/default")(False)  # noqa: FBT003 -- TokenSource is called by position
+        token_source(refusing, "infracost/default")(False)  # noqa: FBT003 -- called by position

@@ -8,8 +8,6 @@ from typing import Any
 
 import boto3
 import pytest
-from pydantic import ValidationError
-
 from finops_relay.aws.bus import MAX_REASON, EventBus
 from finops_relay.aws.queues import FifoQueue
 from finops_relay.aws.settings import Settings
@@ -17,6 +15,7 @@ from finops_relay.delivery.defaults import Defaults
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.receipt import Outcome, Rows, Source
 from finops_relay.errors import RelayError
+from pydantic import ValidationError
 
 NEEDED = {"LEDGER_TABLE": "l", "DROPS_BUCKET": "d", "SPOOL_BUCKET": "s", "BUS_NAME": "b", "QUEUE_URL": "q"}
 DELIVERY = Delivery(
@@ -60,7 +59,7 @@ class Events:
         self.failed = failed
         self.entries: list[dict[str, Any]] = []
 
-    def put_events(self, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803 -- boto3's name
+    def put_events(self, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803 -- boto3's names
         self.entries += Entries
         return {"FailedEntryCount": self.failed, "Entries": [{"ErrorCode": "InternalFailure"} if self.failed else {}]}
 
@@ -84,8 +83,8 @@ def test_an_event_that_the_bus_refused_is_an_error() -> None:
         EventBus(events, "bus").announce(DELIVERY, "s3://x")
 
 
-def test_the_same_nonce_queues_a_delivery_once_and_its_group_keeps_order() -> None:
-    sqs = boto3.client("sqs", "eu-west-1")
+def test_the_same_nonce_queues_a_delivery_once_and_its_group_keeps_order(aws: str) -> None:
+    sqs = boto3.client("sqs", aws)
     url = sqs.create_queue(QueueName="q.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
     queue = FifoQueue(sqs, url)
     for nonce in ("n1", "n1", "n2", "ü" * 300):

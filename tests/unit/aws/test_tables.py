@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import uuid4
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
 from finops_relay.aws.tables import DAY_S, DynamoLedger
 from finops_relay.delivery.identity import ObjectVersion
 from finops_relay.delivery.ledger import Delivery, Target
 from finops_relay.delivery.receipt import Outcome, Source
 from finops_relay.errors import LedgerConflict
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mypy_boto3_dynamodb import DynamoDBClient
 
 NOW = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
 TABLE = "ledger"
 
 
 @pytest.fixture
-def dynamodb() -> Iterator[Any]:
-    client = boto3.client("dynamodb", "eu-west-1")
+def dynamodb(aws: str) -> Iterator[DynamoDBClient]:
+    client = boto3.client("dynamodb", aws)
     client.create_table(
         TableName=TABLE,
         BillingMode="PAY_PER_REQUEST",
@@ -37,7 +36,7 @@ def dynamodb() -> Iterator[Any]:
 
 
 @pytest.fixture
-def ledger(dynamodb: Any) -> DynamoLedger:  # noqa: ANN401 -- moto's client
+def ledger(dynamodb: DynamoDBClient) -> DynamoLedger:
     return DynamoLedger(dynamodb, TABLE, 400, lambda: NOW)
 
 
@@ -83,7 +82,7 @@ def test_targets_conflict_alike(ledger: DynamoLedger) -> None:
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
-def test_only_a_finished_delivery_expires(ledger: DynamoLedger, dynamodb: Any, outcome: Outcome) -> None:  # noqa: ANN401 -- moto's client
+def test_only_a_finished_delivery_expires(ledger: DynamoLedger, dynamodb: DynamoDBClient, outcome: Outcome) -> None:
     ledger.save(delivery().but(outcome=outcome))
     item = dynamodb.get_item(TableName=TABLE, Key={"pk": {"S": "delivery#d1"}})["Item"]
     if outcome.final:
@@ -94,7 +93,7 @@ def test_only_a_finished_delivery_expires(ledger: DynamoLedger, dynamodb: Any, o
     assert item["outcome"]["S"] == outcome.value
 
 
-def test_targets_sequencers_and_notes_never_expire(ledger: DynamoLedger, dynamodb: Any) -> None:  # noqa: ANN401 -- moto's client
+def test_targets_sequencers_and_notes_never_expire(ledger: DynamoLedger, dynamodb: DynamoDBClient) -> None:
     ledger.save_target(ledger.target("t").but(newest_delivery="d1"))
     ledger.claim(ObjectVersion("b", "k", sequencer="01"))
     ledger.save_note("n", {"a": "1"})
@@ -110,8 +109,8 @@ def test_notes_are_overwritten_and_empty_at_first(ledger: DynamoLedger) -> None:
     assert ledger.note("n") == {"b": "ü\n"}
 
 
-def test_another_refusal_of_the_table_is_no_conflict() -> None:
-    client = boto3.client("dynamodb", "eu-west-1")
+def test_another_refusal_of_the_table_is_no_conflict(aws: str) -> None:
+    client = boto3.client("dynamodb", aws)
     ledger = DynamoLedger(client, "no-such-table", 400, lambda: NOW)
     for call in (lambda: ledger.save(delivery()), lambda: ledger.claim(ObjectVersion("b", "k", sequencer="01"))):
         with pytest.raises(ClientError):
@@ -147,6 +146,6 @@ def test_sequencers_of_different_keys_do_not_compare(ledger: DynamoLedger) -> No
     assert not ledger.claim(ObjectVersion("b", "k1", sequencer="01"))
 
 
-def test_an_event_without_a_sequencer_is_taken(ledger: DynamoLedger, dynamodb: Any) -> None:  # noqa: ANN401 -- moto's client
+def test_an_event_without_a_sequencer_is_taken(ledger: DynamoLedger, dynamodb: DynamoDBClient) -> None:
     assert ledger.claim(ObjectVersion("b", "k"))
     assert dynamodb.scan(TableName=TABLE)["Items"] == []

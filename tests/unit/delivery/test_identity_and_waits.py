@@ -6,11 +6,10 @@ import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from finops_relay.delivery.identity import ObjectVersion, delivery_id, digest, order_of, padded
 from finops_relay.delivery.waits import MAX_WAIT_S, Waits
+from hypothesis import given
+from hypothesis import strategies as st
 
 TEXTS = st.text(st.characters(exclude_characters="\x00"), max_size=30)
 VERSIONS = st.builds(ObjectVersion, bucket=TEXTS, key=TEXTS, version_id=TEXTS, etag=TEXTS, sequencer=TEXTS)
@@ -31,8 +30,10 @@ def test_two_versions_have_two_identities(one: ObjectVersion, other: ObjectVersi
         return (source.bucket, source.key, *kept)
 
     if named_by(one) != named_by(other) and not {one.version_id[:5], other.version_id[:5]} & {"etag:"}:
-        assert (one.etag, one.sequencer) == (other.etag, other.sequencer) or ":" in one.etag + other.etag or (
-            delivery_id(one) != delivery_id(other)
+        assert (
+            (one.etag, one.sequencer) == (other.etag, other.sequencer)
+            or ":" in one.etag + other.etag
+            or (delivery_id(one) != delivery_id(other))
         )
     if named_by(one) == named_by(other):
         assert delivery_id(one) == delivery_id(other)

@@ -7,13 +7,12 @@ from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from pydantic import ValidationError
-
 from finops_relay import __version__
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.receipt import Money, Outcome, Part, Receipt, Rows, Source, Unit, receipt_key, rejected_key
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 NOW = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
 COUNTS = st.integers(0, 10**12)
@@ -160,7 +159,7 @@ def test_a_receipt_of_a_later_version_is_still_read() -> None:
     assert Receipt.model_validate(later).id == "d1"
 
 
-# --- the law -----------------------------------------------------------------------------------------------------------
+# --- the law -------------------------------------------------------------------------------------------------------
 
 
 @given(COUNTS, COUNTS, COUNTS, COUNTS)
@@ -198,7 +197,7 @@ def test_a_delivery_whose_counts_were_copied_together_is_not_kept() -> None:
         Delivery.model_validate_json(delivery().model_copy(update={"rows": broken}).model_dump_json(by_alias=True))
 
 
-# --- the rest ----------------------------------------------------------------------------------------------------------
+# --- the rest ------------------------------------------------------------------------------------------------------
 
 
 @given(st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1)), st.integers(-12, 12))  # noqa: DTZ001 -- hypothesis wants them bare

@@ -93,14 +93,14 @@ def caller(
     base_url: str = BASE,
     transport: httpx.BaseTransport | None = None,
     tokens: tuple[str | None, ...] = (TOKEN,),
-    **more: Any,  # noqa: ANN401 -- whatever a client takes
+    **more: Any,  # noqa: ANN401 -- whatever the original takes or gives
 ) -> Caller:
     """Make a client; each fresh read of the token gives the next of *tokens*."""
     slept: list[float] = []
     told: list[CallRecord] = []
     reads: list[bool] = []
 
-    def token(fresh: bool) -> SecretStr | None:  # noqa: FBT001 -- TokenSource is called by position
+    def token(fresh: bool) -> SecretStr | None:  # noqa: FBT001 -- by position, as it is called
         reads.append(fresh)
         held = tokens[min(sum(reads), len(tokens) - 1)]
         return None if held is None else SecretStr(held)
@@ -124,7 +124,7 @@ def one_answer(status: int, content: bytes | str = b"", **headers: str) -> Vendo
     )
 
 
-def fails(client: HttpClient, *, safe: bool = True, method: str = "GET", **more: Any) -> VendorError:  # noqa: ANN401 -- passed on
+def fails(client: HttpClient, *, safe: bool = True, method: str = "GET", **more: Any) -> VendorError:  # noqa: ANN401 -- whatever the original takes or gives
     with pytest.raises(VendorError) as caught:
         client.request(method, "/things/{id}", ids={"id": "7"}, safe=safe, **more)
     return caught.value
@@ -185,13 +185,13 @@ def test_an_id_that_would_change_the_address_is_not_sent(value: str) -> None:
     assert vendor.seen == []
 
 
-# --- what the vendor says --------------------------------------------------------------------------------------------
+# --- what the vendor says ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ('{"errors": [{"status": "422", "title": "T", "detail": "bad id", "source": {"pointer": "/data/id"}}]}', "bad id (at /data/id)"),
+        ('{"errors": [{"title": "T", "detail": "bad id", "source": {"pointer": "/data/id"}}]}', "bad id (at /data/id)"),
         ('{"errors": [{"title": "one"}, {"detail": "two"}]}', "one; two"),
         ('{"message": "said"}', "said"),
         ('{"error": "said"}', "said"),
@@ -237,7 +237,7 @@ def test_a_good_status_with_something_else_than_json_is_not_understood(body: byt
         answer.json()
 
 
-# --- retry -------------------------------------------------------------------------------------------------------------
+# --- retry ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_the_tries_end_and_the_waits_grow_to_the_cap() -> None:
 class CountedDraws(RetryPolicy):
     """A policy that knows how often it was asked, and never gives the same wait twice."""
 
-    def wait_s(self, error: Any, attempt: int, spent_s: float, **more: Any) -> float | None:  # noqa: ANN401 -- passed on
+    def wait_s(self, error: Any, attempt: int, spent_s: float, **more: Any) -> float | None:  # noqa: ANN401, ARG002 -- whatever the original takes or gives
         DRAWS.append(0.001 * (len(DRAWS) + 1))
         return None if attempt >= self.attempts else DRAWS[-1]
 
@@ -337,7 +337,7 @@ def test_no_wait_reaches_beyond_the_invocation() -> None:
     assert (len(vendor.seen), made.slept) == (1, [])
 
 
-# --- the token ---------------------------------------------------------------------------------------------------------
+# --- the token -----------------------------------------------------------------------------------------------------
 
 
 def bearer(request: httpx.Request) -> str:
@@ -390,7 +390,7 @@ def test_a_secret_that_cannot_be_a_token_is_never_sent_nor_shown(held: str) -> N
     assert vendor.seen == []
 
 
-# --- no secret in anything that is read --------------------------------------------------------------------------------
+# --- no secret in anything that is read ----------------------------------------------------------------------------
 
 
 def echoes(secret: str) -> list[str]:
@@ -459,7 +459,7 @@ def test_an_address_that_is_none_is_refused_without_being_quoted(url: str) -> No
     assert "abcdefghi" not in str(caught.value)
 
 
-# --- uploads -----------------------------------------------------------------------------------------------------------
+# --- uploads -------------------------------------------------------------------------------------------------------
 
 
 def test_an_upload_carries_its_length_and_no_credential_and_starts_anew_for_each_try() -> None:
@@ -529,7 +529,7 @@ def test_an_upload_takes_constant_memory() -> None:
     assert peaks[1] < peaks[0] + 500_000
 
 
-# --- the hook ----------------------------------------------------------------------------------------------------------
+# --- the hook ------------------------------------------------------------------------------------------------------
 
 
 def test_the_hook_is_told_once_a_call_whatever_its_end() -> None:
@@ -545,12 +545,12 @@ def test_the_hook_is_told_once_a_call_whatever_its_end() -> None:
     assert all(told.seconds >= 0 for told in made.told)
 
 
-# --- the wire ----------------------------------------------------------------------------------------------------------
+# --- the wire ------------------------------------------------------------------------------------------------------
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 
 
-def on_the_wire(url: str, **more: Any) -> Caller:  # noqa: ANN401 -- passed on
+def on_the_wire(url: str, **more: Any) -> Caller:  # noqa: ANN401 -- whatever the original takes or gives
     return caller(base_url=url, **{"retry": RetryPolicy(attempts=1), **more})
 
 

@@ -19,7 +19,7 @@ SPELLINGS = (
     quote,
     quote_plus,
     lambda secret: quote(secret, safe=""),
-    lambda secret: json.dumps(secret),
+    json.dumps,
     lambda secret: json.dumps(secret).replace("/", "\\/"),
     escape,
 )

@@ -40,7 +40,7 @@ DRAWS = st.floats(0, 1, exclude_max=True, allow_subnormal=False)
 
 @given(POLICIES, NAMED, st.integers(1, 30), st.floats(0, 1000), DRAWS, st.booleans())
 def test_no_wait_breaks_a_limit(  # noqa: PLR0913, PLR0917 -- what hypothesis draws
-    policy: RetryPolicy, named: float | None, attempt: int, spent_s: float, drawn: float, safe: bool
+    policy: RetryPolicy, named: float | None, attempt: int, spent_s: float, drawn: float, safe: bool  # noqa: FBT001 -- by position, as it is called
 ) -> None:  # fmt: skip
     error = RateLimited("slow down", CALL, retry_after_s=named)
     wait = policy.wait_s(error, attempt, spent_s, safe=safe, draw=lambda: drawn)
@@ -87,7 +87,7 @@ def test_jitter_is_full(drawn: float, attempt: int) -> None:
     ids=lambda value: type(value).__name__ if isinstance(value, RelayError) else str(value),
 )
 def test_what_is_repeated_depends_on_whether_the_vendor_may_have_acted(
-    error: RelayError, when_safe: bool, when_unsafe: bool
+    error: RelayError, *, when_safe: bool, when_unsafe: bool
 ) -> None:
     assert (RetryPolicy().wait_s(error, 1, 0, safe=True) is not None) is when_safe
     assert (RetryPolicy().wait_s(error, 1, 0, safe=False) is not None) is when_unsafe

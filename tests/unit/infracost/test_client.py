@@ -10,10 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from pydantic import SecretStr
-
 from finops_relay.errors import (
     AnswerNotUnderstood,
     CredentialRefused,
@@ -31,6 +27,10 @@ from finops_relay.http.retry import RetryPolicy
 from finops_relay.http.wire import new_wire
 from finops_relay.infracost.client import ADVICE, Infracost, api_base
 from finops_relay.infracost.models import FileSlot, PriceBook, Provider
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
 from local.standins.account import Token
 from local.standins.infracost import AWS_ORGANIZATION, ENTERPRISE, TOKEN, InfracostStandIn
 
@@ -86,14 +86,16 @@ def counts(vendor: InfracostStandIn) -> dict[str, int]:
     return found
 
 
-# --- each call -------------------------------------------------------------------------------------------------------
+# --- each call -----------------------------------------------------------------------------------------------------
 
 
 def test_a_price_book_goes_the_whole_way(vendor: InfracostStandIn, client: Infracost) -> None:
     book = client.create_price_book(ENTERPRISE, Provider.AWS)
     assert (book.provider, book.status) == ("AWS", "WAITING_FOR_UPLOAD")
     slot = client.add_price_book_file(ENTERPRISE, book.id)
-    assert client.upload_price_book_file(slot.pre_signed_url, lambda: iter([SHEET[:9], SHEET[9:]]), len(SHEET)).request_id
+    assert client.upload_price_book_file(
+        slot.pre_signed_url, lambda: iter([SHEET[:9], SHEET[9:]]), len(SHEET)
+    ).request_id
     client.ingest_price_book(ENTERPRISE, book.id)
     assert client.price_book(ENTERPRISE, book.id).status == "SUCCESS"
     assert [known.id for known in client.price_books(ENTERPRISE)] == [book.id]
@@ -193,7 +195,7 @@ def test_a_lost_answer_to_an_unsafe_call_leaves_one_thing_behind_and_says_so(
 ) -> None:
     book = client.create_price_book(ENTERPRISE, Provider.AWS).id
     vendor.faults.add([{"operation": operation, "fault": {"kind": kind}}])
-    with pytest.raises(OutcomeUnknown if kind != "empty" else AnswerNotUnderstood):
+    with pytest.raises(OutcomeUnknown if kind != "empty" else AnswerNotUnderstood):  # noqa: PT012 -- the block is the subject
         if operation == "createPriceBook":
             client.create_price_book(ENTERPRISE, Provider.AWS)
         else:
@@ -240,7 +242,7 @@ def test_a_missing_id_is_never_sent(vendor: InfracostStandIn, client: Infracost,
     assert counts(vendor) == {}
 
 
-# --- what the vendor answers -----------------------------------------------------------------------------------------
+# --- what the vendor answers ---------------------------------------------------------------------------------------
 
 
 def answering(body: object, status: int = 200, base_url: str = "https://api.infracost.io") -> Infracost:
@@ -252,7 +254,8 @@ def answering(body: object, status: int = 200, base_url: str = "https://api.infr
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"null", b"[]", b"7", b"<html>", {}, {"data": None}, {"data": []}, {"data": {}}, {"data": {"id": "", "status": "X"}},
+    [b"", b"null", b"[]", b"7", b"<html>", {}, {"data": None}, {"data": []}, {"data": {}},
+     {"data": {"id": "", "status": "X"}},
      {"data": {"id": 7, "status": "X"}}, {"data": {"id": "a"}}, {"data": "s3cr3t"}],
 )  # fmt: skip
 def test_an_answer_that_does_not_fit_is_named_by_its_fields_never_by_its_values(body: object) -> None:
@@ -270,7 +273,9 @@ def test_a_list_that_is_none_is_not_taken_for_an_empty_one(body: object) -> None
 
 
 def test_fields_that_we_do_not_know_are_no_trouble() -> None:
-    body = {"data": {"id": "a", "status": "NEW_ONE", "statusMessage": None, "sourceFiles": [{"id": "f", "x": 1}], "y": {}}}
+    body: dict[str, object] = {
+        "data": {"id": "a", "status": "NEW_ONE", "statusMessage": None, "sourceFiles": [{"id": "f", "x": 1}], "y": {}}
+    }
     book = answering(body).price_book(ENTERPRISE, BOOK)
     assert (book.id, book.status) == ("a", "NEW_ONE")
 
@@ -306,7 +311,7 @@ def test_the_base_address_is_under_v1_unless_it_names_a_path(given: str, base: s
     assert api_base(given) == base
 
 
-# --- uploads ---------------------------------------------------------------------------------------------------------
+# --- uploads -------------------------------------------------------------------------------------------------------
 
 
 def test_an_upload_goes_out_with_its_length_and_without_a_credential(
@@ -330,7 +335,7 @@ def test_an_upload_that_broke_is_repeated_from_its_beginning(
     filled(client)
     assert counts(vendor)["uploadPriceBookFile"] == 2
     (book,) = vendor.state()["price_books"]
-    assert json.dumps(book).count(f'"rows": {SHEET.count(b"\n") - 1}') == 1
+    assert json.dumps(book).count('"rows": 1') == 1
 
 
 def test_an_address_that_has_expired_says_so(client: Infracost) -> None:
@@ -373,8 +378,8 @@ def tries(base_url: str, url: str) -> list[str]:
         client.upload_price_book_file(SecretStr(url), lambda: [b"x"], 1)
     except UploadRefused as error:
         assert sent == []
-        assert "nothing was sent" in str(error)
-        assert "s3cr3t" not in str(error)
+        assert "nothing was sent" in str(error)  # noqa: PT017 -- either may happen
+        assert "s3cr3t" not in str(error)  # noqa: PT017 -- either may happen
     return sent
 
 
@@ -407,8 +412,8 @@ BAD = [
     "s3-evil-123.us-east-1.elb.amazonaws.com",
     "s3.execute-api.us-east-1.amazonaws.com",
     "s3-1-2-3-4.compute.amazonaws.com",
-    "ſ3.amazonaws.com",
-    "bucket.ｓ3.amazonaws.com",
+    "ſ3.amazonaws.com",  # noqa: RUF001 -- a look-alike is the point
+    "bucket.ｓ3.amazonaws.com",  # noqa: RUF001 -- a look-alike is the point
     "evil.example\\.s3.amazonaws.com",
     "evil.example#.s3.amazonaws.com",
     "evil.example?.s3.amazonaws.com",

@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from finops_relay.delivery.defaults import Defaults
 from finops_relay.errors import ConfigRefused
 from finops_relay.jobs.config import MAX_CONFIG_BYTES, RelayConfig, effective, parse, schema_json
+from hypothesis import given
+from hypothesis import strategies as st
 
 ROOT = Path(__file__).resolve().parents[3]
 ONE = "a0000000-0000-4000-8000-000000000002"
@@ -144,7 +143,7 @@ def test_whatever_stands_there_it_is_read_or_refused(text: str) -> None:
         assert error.reason  # noqa: PT017 -- either may happen
 
 
-# --- what is in force --------------------------------------------------------------------------------------------------
+# --- what is in force ----------------------------------------------------------------------------------------------
 
 
 def test_the_templates_parameters_serve_where_the_file_says_nothing() -> None:
@@ -155,7 +154,8 @@ def test_the_templates_parameters_serve_where_the_file_says_nothing() -> None:
 
 
 def test_the_file_goes_over_the_templates_parameters() -> None:
-    text = f"infracost: {{slug: other}}\nprice_books: {{aws: {{organizations: [{OTHER}, {OTHER}]}}, azure: {{organizations: []}}}}"
+    books = f"{{aws: {{organizations: [{OTHER}, {OTHER}]}}, azure: {{organizations: []}}}}"
+    text = f"infracost: {{slug: other}}\nprice_books: {books}"
     found = effective(parse(text.encode()), DEFAULTS, "v7")
     assert (found.slug, found.version_id) == ("other", "v7")
     assert (found.aws_organizations, found.azure_organizations) == ((OTHER,), ())

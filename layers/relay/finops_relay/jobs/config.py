@@ -17,6 +17,8 @@ from finops_relay.errors import ConfigRefused
 
 MAX_CONFIG_BYTES = 65_536
 """The accepted text is kept in the ledger, whose items hold 400 KB."""
+MAX_DEPTH = 20
+"""Levels of nesting; ours has 4. PyYAML's time grows with the square of the depth: 30,000 brackets take it a minute."""
 CONFIG_KEY = "config/relay.yaml"
 CONFIG_NOTE = "config#active"
 """Ledger note that keeps the relay.yaml in force: its version and its text, which outlive the object."""
@@ -109,11 +111,7 @@ def parse(text: bytes, file: str = CONFIG_KEY) -> RelayConfig:
         raise ConfigRefused(f"the file has {len(text):,} bytes", file=file, fix=f"keep it below {MAX_CONFIG_BYTES:,}")
     try:
         plain = text.decode("utf-8-sig")
-        for token in yaml.scan(plain, Loader=yaml.SafeLoader):
-            if isinstance(token, yaml.AliasToken):  # a few aliases of aliases fill any memory
-                raise ConfigRefused(
-                    "YAML aliases are not read", file=file, line=token.start_mark.line + 1, fix="write the value out"
-                )
+        _refuse_tricks(plain, file)
         tree = yaml.compose(plain, Loader=yaml.SafeLoader)
         _refuse_double_keys(tree, file)
         values = yaml.safe_load(plain)
@@ -155,11 +153,35 @@ def in_force(ledger: Ledger, defaults: Defaults) -> Effective:
     return effective(parse(note["text"].encode()), defaults, note["version_id"])
 
 
+def _refuse_tricks(plain: str, file: str) -> None:
+    """Refuse what makes a small file cost a lot of memory or time, before anything is built of it."""
+    depth = 0
+    for token in yaml.scan(plain, Loader=yaml.SafeLoader):
+        line = token.start_mark.line + 1
+        if isinstance(token, yaml.AliasToken):  # a few aliases of aliases fill any memory
+            raise ConfigRefused("YAML aliases are not read", file=file, line=line, fix="write the value out")
+        depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
+        if depth > MAX_DEPTH:
+            raise ConfigRefused(f"nested deeper than {MAX_DEPTH} levels", file=file, line=line, fix="see the schema")
+
+
+_OPENING = (
+    yaml.BlockMappingStartToken,
+    yaml.BlockSequenceStartToken,
+    yaml.FlowMappingStartToken,
+    yaml.FlowSequenceStartToken,
+)
+_CLOSING = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
+
+
 def _refuse_double_keys(node: yaml.Node | None, file: str) -> None:
     """Refuse a mapping that says one key twice: YAML would keep the last, silently."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                line = key.start_mark.line + 1
+                raise ConfigRefused("a key is a list or a mapping", file=file, line=line, fix="write a word")
             if key.value in seen:
                 raise ConfigRefused(
                     "the key stands twice",

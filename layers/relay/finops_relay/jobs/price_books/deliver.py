@@ -346,14 +346,14 @@ class _Run:
         if self._intend("ingest"):
             status = self.vendor.price_book(self.work.enterprise_id, self.work.book_id).status
             if status != "WAITING_FOR_UPLOAD":
-                self._done(step="poll", ingested_at=self._now(), polls=0)
+                self._done(step="poll", polls=0, watched_s=0.0)
                 return
         try:
             self.vendor.ingest_price_book(self.work.enterprise_id, self.work.book_id)
         except RequestRefused:  # also when an earlier request, taken for lost, was acted on after all
             if self.vendor.price_book(self.work.enterprise_id, self.work.book_id).status == "WAITING_FOR_UPLOAD":
                 raise
-        self._done(self.delivery.at("ingesting", self._now()), step="poll", ingested_at=self._now(), polls=0)
+        self._done(self.delivery.at("ingesting", self._now()), step="poll", polls=0, watched_s=0.0)
 
     def _poll(self) -> None:
         """Look at the status; only SUCCESS goes on, and any status that is not known is the end. Raises Wait."""
@@ -366,15 +366,15 @@ class _Run:
         if book.status not in UNDERWAY:
             self._end(Outcome.FAILED, f"the vendor did not take the price book: {_words(book)}; {KEPT}", redrop=True)
             return
-        since = self.work.ingested_at or self._now()
-        if self.ports.clock.age(since).total_seconds() >= self.polling.end_s:
+        # Hours in which the vendor could not be asked are no hours of ingestion that we saw: only waits between looks count.
+        if self.work.watched_s >= self.polling.end_s:
             hours = self.polling.end_s / 3600
             reason = f"the price book was still {book.status} after {hours:g} hours; {KEPT}"
             self._end(Outcome.FAILED, reason, redrop=True)
             return
-        polls = self.work.polls
-        self._done(polls=polls + 1)
-        raise self._wait(self.polling.after(polls), f"price book {book.id} is {book.status} at the vendor")
+        wait = self.polling.after(self.work.polls)
+        self._done(polls=self.work.polls + 1, watched_s=self.work.watched_s + wait)
+        raise self._wait(wait, f"price book {book.id} is {book.status} at the vendor")
 
     def _accepted(self, book_id: str) -> None:
         """Remember that the vendor has taken every row, and what is to be activated."""

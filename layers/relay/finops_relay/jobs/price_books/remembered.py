@@ -51,7 +51,8 @@ class Work(Frozen):
     suspects: tuple[str, ...] = ()
     """Empty books at the vendor that we do not know, seen after answers to "create price book" were lost."""
     polls: int = 0
-    ingested_at: datetime | None = None
+    watched_s: float = 0.0
+    """Seconds waited between looks at the ingestion."""
     to_activate: dict[str, str] = Field(default_factory=dict)
     """Organization -> book."""
     activated: dict[str, str] = Field(default_factory=dict)
