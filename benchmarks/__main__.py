@@ -46,7 +46,7 @@ class Form:
     starts: int
 
 
-FULL = Form("full", (100, 1000), (5, 1), 20)
+FULL = Form("full", (100, 1000), (3, 1), 20)
 SHORT = Form("short", (20,), (3,), 5)
 
 

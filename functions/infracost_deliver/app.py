@@ -16,7 +16,7 @@ from finops_relay.jobs.price_books.prepare import KIND as PRICE_BOOKS
 
 def lambda_handler(event: dict[str, Any], context: Context) -> PartialItemFailureResponse:
     """Go on with the deliveries that an SQS FIFO event points to."""
-    return relay().handle(event, context, go_on, resend)
+    return relay().handle(event, context, go_on)
 
 
 def go_on(message: Message, ports: Ports) -> None:
@@ -28,11 +28,6 @@ def go_on(message: Message, ports: Ports) -> None:
     settings = relay().settings
     polling = Polling(settings.poll_first_s, settings.poll_cap_s, settings.poll_end_s)
     deliver(delivery, ports, lambda slug: relay().infracost(slug, ports.clock), relay().waits, polling)
-
-
-def resend(message: Message, ports: Ports) -> None:
-    """Send a message that has waited for days afresh, before its queue loses it."""
-    ports.queue.send(_delivery(message, ports), nonce=f"{message.id}/{message.receives}")
 
 
 def _delivery(message: Message, ports: Ports) -> Delivery:

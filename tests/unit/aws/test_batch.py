@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from finops_relay.aws.batch import MAX_AGE_S, MAX_HIDDEN_S, MAX_RECEIVES, Batch, Message
 from finops_relay.delivery.waits import MAX_WAIT_S, Waits
 from finops_relay.errors import ShortRead, Wait
@@ -21,10 +22,14 @@ class Sqs:
     """Remembers how long each message was hidden."""
 
     hidden: dict[str, int] = field(default_factory=dict)
+    sent: list[dict[str, str]] = field(default_factory=list)
 
     def change_message_visibility(self, QueueUrl: str, ReceiptHandle: str, VisibilityTimeout: int) -> None:  # noqa: N803 -- boto3's names
         assert QueueUrl in {STANDARD, FIFO}
         self.hidden[ReceiptHandle.removeprefix("handle-")] = VisibilityTimeout
+
+    def send_message(self, **message: str) -> None:
+        self.sent.append(message)
 
 
 def event(*ids: str, url: str = STANDARD, receives: int = 1, age_s: float = 0, group: str = "g") -> dict[str, Any]:
@@ -66,9 +71,9 @@ def run(batch: Batch, given: dict[str, Any], errors: dict[str, Exception] | None
     return seen, [str(each["itemIdentifier"]) for each in response["batchItemFailures"]]
 
 
-def batch(sqs: Sqs, url: str = STANDARD, resend: Callable[[Message], None] | None = None) -> Batch:
+def batch(sqs: Sqs, url: str = STANDARD) -> Batch:
     client: Any = sqs
-    return Batch(client, url, Waits(10, 900), resend)
+    return Batch(client, url, Waits(10, 900))
 
 
 def test_a_bad_message_is_returned_alone_and_its_neighbours_are_done() -> None:
@@ -124,42 +129,41 @@ def test_in_a_fifo_batch_what_comes_after_a_failure_is_given_back_untouched() ->
     assert sqs.hidden == {"b": 5}
 
 
-@pytest.mark.parametrize(("receives", "age_s"), [(MAX_RECEIVES, 0), (1, MAX_AGE_S + 1)])
-def test_a_message_that_has_waited_long_is_sent_afresh_before_its_queue_loses_it(receives: int, age_s: float) -> None:
+OLD = [(MAX_RECEIVES, 0), (1, MAX_AGE_S + 1)]
+
+
+@pytest.mark.parametrize("error", [Wait(5, "x"), KeyError("the table may not be read")], ids=["waits", "fails"])
+@pytest.mark.parametrize(("receives", "age_s"), OLD)
+def test_a_message_that_has_come_back_for_long_is_sent_afresh_before_its_queue_loses_it(
+    receives: int, age_s: float, error: Exception
+) -> None:
     sqs = Sqs()
-    sent: list[Message] = []
     given = event("a", url=FIFO, receives=receives, age_s=age_s)
-    _, back = run(batch(sqs, FIFO, sent.append), given, {"a": Wait(5, "x")})
-    assert back == []
-    assert [(message.id, message.body, message.receives) for message in sent] == [("a", "body of a", receives)]
-    assert sqs.hidden == {}
+    _, back = run(batch(sqs, FIFO), given, {"a": error})
+    assert (back, sqs.hidden) == ([], {})
+    afresh = {"MessageGroupId": "g", "MessageDeduplicationId": f"a-{receives}"}
+    assert sqs.sent == [{"QueueUrl": FIFO, "MessageBody": "body of a", **afresh}]
 
 
-def test_a_message_that_fails_for_days_is_sent_afresh_too() -> None:
+def test_a_message_of_a_standard_queue_is_sent_afresh_without_a_group() -> None:
     sqs = Sqs()
-    sent: list[Message] = []
-    given = event("a", url=FIFO, age_s=MAX_AGE_S + 1)
-    _, back = run(batch(sqs, FIFO, sent.append), given, {"a": KeyError("the table may not be read")})
-    assert (back, len(sent)) == ([], 1)
+    _, back = run(batch(sqs), event("a", age_s=MAX_AGE_S + 1), {"a": KeyError("bug")})
+    assert (back, sqs.sent) == ([], [{"QueueUrl": STANDARD, "MessageBody": "body of a"}])
 
 
 @pytest.mark.parametrize("error", [Wait(5, "x"), KeyError("bug")], ids=["waits", "fails"])
 def test_a_message_that_cannot_be_sent_afresh_is_given_back(error: Exception) -> None:
-    def broken(_: Message) -> None:
-        msg = "no queue"
-        raise OSError(msg)
-
-    _, back = run(batch(Sqs(), FIFO, broken), event("a", url=FIFO, age_s=MAX_AGE_S + 1), {"a": error})
-    assert back == ["a"]
+    down: Any = Down()
+    given = event("a", url=FIFO, age_s=MAX_AGE_S + 1)
+    assert run(Batch(down, FIFO, Waits()), given, {"a": error})[1] == ["a"]
 
 
 @pytest.mark.parametrize(("receives", "age_s"), [(MAX_RECEIVES - 1, 0), (1, MAX_AGE_S - 60)])
 def test_a_message_that_has_not_waited_long_stays(receives: int, age_s: float) -> None:
     sqs = Sqs()
-    sent: list[Message] = []
     given = event("a", url=FIFO, receives=receives, age_s=age_s)
-    _, back = run(batch(sqs, FIFO, sent.append), given, {"a": Wait(5, "x")})
-    assert (back, sent, sqs.hidden) == (["a"], [], {"a": 5})
+    _, back = run(batch(sqs, FIFO), given, {"a": Wait(5, "x")})
+    assert (back, sqs.sent, sqs.hidden) == (["a"], [], {"a": 5})
 
 
 def test_the_limits_stay_below_those_of_the_queue() -> None:
@@ -171,8 +175,9 @@ class Down:
     """SQS that does not answer."""
 
     def change_message_visibility(self, **_: object) -> None:
-        msg = "no answer"
-        raise OSError(msg)
+        raise EndpointConnectionError(endpoint_url="https://sqs")
+
+    send_message = change_message_visibility
 
 
 @pytest.mark.parametrize("error", [Wait(5, "x"), KeyError("bug")], ids=["waits", "fails"])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, SqsFifoPartialProcessor
 from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
+from botocore.exceptions import BotoCoreError, ClientError
 
 from finops_relay.aws.logs import logger
 from finops_relay.delivery.waits import Waits
@@ -35,6 +37,12 @@ class Message:
     receipt_handle: str
     receives: int
     age_s: float
+    group: str = ""
+    """Of a FIFO queue."""
+
+
+class _SentAfresh(Exception):
+    """A message was sent anew and must not be given back as well."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +53,11 @@ class Batch:
         sqs: the client.
         queue_url: the function's own queue.
         waits: growing waits after a failure that has no wait of its own.
-        resend: sends a message afresh; None where messages never wait for days.
     """
 
     sqs: SQSClient
     queue_url: str
     waits: Waits
-    resend: Callable[[Message], None] | None = None
 
     def process(self, event: dict[str, Any], handle: Callable[[Message], None]) -> PartialItemFailureResponse:
         """Handle each message; return the failed ones as a partial batch failure, each with its wait set."""
@@ -61,10 +67,16 @@ class Batch:
 
         def one(record: SQSRecord) -> None:
             message = _message(record)
+            with suppress(_SentAfresh):
+                one_message(message)
+
+        def one_message(message: Message) -> None:
             try:
                 handle(message)
             except Wait as wait:
-                self._wait(message, wait.seconds, str(wait))
+                logger.info("message waits", seconds=round(wait.seconds, 1), reason=str(wait), message_id=message.id)
+                self._give_back(message, wait.seconds)
+                raise
             except Exception as error:
                 # Whatever it is, the neighbours go on, and this message comes back after a wait that grows.
                 if isinstance(error, RelayError):
@@ -73,31 +85,35 @@ class Batch:
                     )
                 else:
                     logger.exception("message failed", message_id=message.id)
-                if self.resend is not None and message.age_s >= MAX_AGE_S:  # the queue would lose it, unseen
-                    self.resend(message)
-                    return
-                self._hide(message, self.waits.after(message.receives - 1))
+                self._give_back(message, self.waits.after(message.receives - 1))
                 raise
 
         with processor(event["Records"], one):
             processor.process()
         return processor.response()
 
-    def _wait(self, message: Message, seconds: float, why: str) -> None:
-        """Give a message back for *seconds*, or send it afresh before its queue would lose it."""
-        logger.info("message waits", seconds=round(seconds, 1), reason=why, message_id=message.id)
-        if self.resend is not None and (message.receives >= MAX_RECEIVES or message.age_s >= MAX_AGE_S):
-            self.resend(message)
-            return
-        self._hide(message, seconds)
-        raise Wait(seconds, why)
+    def _give_back(self, message: Message, seconds: float) -> None:
+        """Hide a failed message for *seconds*. Raises _SentAfresh when its queue would have lost it.
 
-    def _hide(self, message: Message, seconds: float) -> None:
-        self.sqs.change_message_visibility(
-            QueueUrl=self.queue_url,
-            ReceiptHandle=message.receipt_handle,
-            VisibilityTimeout=int(min(MAX_HIDDEN_S, max(0.0, seconds)) + 0.5),
-        )
+        A wait that cannot be set is logged: the message comes back all the same, after the queue's own time-out.
+        """
+        try:
+            if message.receives >= MAX_RECEIVES or message.age_s >= MAX_AGE_S:
+                self._send_afresh(message)
+                raise _SentAfresh
+            self.sqs.change_message_visibility(
+                QueueUrl=self.queue_url,
+                ReceiptHandle=message.receipt_handle,
+                VisibilityTimeout=int(min(MAX_HIDDEN_S, max(0.0, seconds)) + 0.5),
+            )
+        except (BotoCoreError, ClientError):
+            logger.exception("the message's wait could not be set", message_id=message.id)
+
+    def _send_afresh(self, message: Message) -> None:
+        """Send the same body to the same queue and group; the ledger knows how far its delivery is."""
+        fifo = {"MessageGroupId": message.group, "MessageDeduplicationId": f"{message.id}-{message.receives}"}
+        send: Callable[..., Any] = self.sqs.send_message
+        send(QueueUrl=self.queue_url, MessageBody=message.body, **(fifo if message.group else {}))
 
 
 def _message(record: SQSRecord) -> Message:
@@ -107,5 +123,6 @@ def _message(record: SQSRecord) -> Message:
         body=record.body,
         receipt_handle=record.receipt_handle,
         receives=int(record.attributes.approximate_receive_count or 1),
+        group=record.attributes.message_group_id or "",
         age_s=max(0.0, time.time() - int(sent_ms) / 1000) if sent_ms else 0.0,
     )

@@ -102,7 +102,6 @@ class Relay:
         event: dict[str, Any],
         context: Context,
         job: Callable[[Message, Ports], object],
-        resend: Callable[[Message, Ports], None] | None = None,
     ) -> PartialItemFailureResponse:
         """Run *job* for each message of an SQS event; what nobody can read goes to quarantine."""
         counters = Counters()
@@ -120,7 +119,6 @@ class Relay:
             sqs=self.client("sqs"),
             queue_url=self.settings.queue_url,
             waits=self.waits,
-            resend=(lambda message: resend(message, ports)) if resend else None,
         )
         try:
             return batch.process(event, one)
