@@ -468,3 +468,19 @@ def test_a_delivery_that_dies_again_and_again_is_quarantined_with_what_was_prepa
     assert w.text(copy) == w.text(unit["spool_key"], "spool")
     assert w.state()["price_books"] == []
     assert w.metrics.counts["Quarantined"] == 1
+
+
+def test_an_open_upload_address_stands_in_no_repr_and_is_forgotten_in_the_end(w: World) -> None:
+    """Row 29: a delivery that waits in the middle of an upload shows no address, and one that is over holds none."""
+    fault(w, "uploadPriceBookFile", "status", times=2, status=503)
+    delivery = dropped(w)
+    with pytest.raises(Wait) as caught:
+        w.step(delivery.id)
+    waiting = w.ledger.delivery(delivery.id)
+    assert waiting is not None
+    assert "X-Amz-Signature" in str(waiting.work["slot"])  # it is kept, so that one file is redone instead of the book
+    for shown in (repr(waiting), str(waiting), repr(caught.value), str(caught.value), str(w.receipt(waiting))):
+        assert "X-Amz-" not in shown
+    done = w.finish(delivery.id)
+    assert w.receipt(done)["rows"] == WHOLE
+    assert "X-Amz-" not in done.model_dump_json()

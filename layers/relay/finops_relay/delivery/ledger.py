@@ -18,7 +18,7 @@ LEDGER_SCHEMA = 1
 """Raised when a field changes its meaning; new fields with defaults do not need it (faults: row 27)."""
 
 MAX_ATTEMPTS = 5
-"""Tries of one step that ended without a word (a crash, a time-out) before the delivery is quarantined (faults: row 23)."""
+"""Tries of one step that ended without a word (a crash, a time-out) before the delivery is quarantined (row 23)."""
 
 
 class Delivery(Frozen):

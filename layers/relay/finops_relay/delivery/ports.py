@@ -1,4 +1,4 @@
-"""What the jobs need from the outside, as protocols; `aws` implements them, and tests wrap them to crash at any call."""
+"""What the jobs need from the outside, as protocols; `aws` implements them, tests wrap them to crash at any call."""
 
 from __future__ import annotations
 

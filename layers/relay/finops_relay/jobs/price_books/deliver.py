@@ -124,7 +124,7 @@ class _Run:
             self.steps += 1
         return self.delivery
 
-    # --- remembering ---------------------------------------------------------------------------------------------------
+    # --- remembering ------------------------------------------------------------------------------------------------
 
     def _save(self, delivery: Delivery | None = None, **work: object) -> None:
         """Remember changes of the delivery and of its work."""
@@ -169,7 +169,7 @@ class _Run:
     def _now(self) -> datetime:
         return self.ports.clock.now()
 
-    # --- trouble -------------------------------------------------------------------------------------------------------
+    # --- trouble ----------------------------------------------------------------------------------------------------
 
     def _trouble(self, error: VendorError) -> None:
         """Decide what a failed call leads to: a wait, or the end. Raises Wait."""
@@ -189,7 +189,7 @@ class _Run:
             self._save(self.delivery.but(intent=""))
         raise self._wait(self.waits.after(self.delivery.waits, error.retry_after_s), str(error)) from error
 
-    # --- the steps -----------------------------------------------------------------------------------------------------
+    # --- the steps --------------------------------------------------------------------------------------------------
 
     def _check(self) -> None:
         """Is there anything to do, and is this still the newest?"""
@@ -366,7 +366,7 @@ class _Run:
         if book.status not in UNDERWAY:
             self._end(Outcome.FAILED, f"the vendor did not take the price book: {_words(book)}; {KEPT}", redrop=True)
             return
-        # Hours in which the vendor could not be asked are no hours of ingestion that we saw: only waits between looks count.
+        # Hours in which the vendor could not be asked are no hours of ingestion: only waits between looks count.
         if self.work.watched_s >= self.polling.end_s:
             hours = self.polling.end_s / 3600
             reason = f"the price book was still {book.status} after {hours:g} hours; {KEPT}"
@@ -503,7 +503,7 @@ class _Run:
         else:
             self._end(Outcome.DELIVERED)
 
-    # --- the target ----------------------------------------------------------------------------------------------------
+    # --- the target -------------------------------------------------------------------------------------------------
 
     def _target(self) -> tuple[Target, Shelf]:
         target = self.ports.ledger.target(self.delivery.target)

@@ -1,4 +1,4 @@
-"""Folders whose marker never came: reported as held, so that nothing is forgotten (design: decisions, "Folder drops")."""
+"""Folders whose marker never came: reported as held, so that nothing is forgotten (decisions, "Folder drops")."""
 
 from __future__ import annotations
 

@@ -441,7 +441,7 @@ class _Preparation:
         *,
         alone: bool,
     ) -> Delivery:
-        """Read one object with all its members; return the delivery with the object's hash, if it is the source itself."""
+        """Read one object with all its members; return the delivery, with its hash if it is the source itself."""
         with self.ports.drops.open(part) as raw:
             hashed = HashedSource(raw)
             members = list(csv_members(part.key, cast("BinaryIO", hashed), part.size_bytes, budget))

@@ -103,7 +103,7 @@ class Shelf(Frozen):
         return self.model_copy(update={"organizations": {**self.organizations, organization: use}})
 
     def unused(self, keep: int, *besides: str) -> tuple[Book, ...]:
-        """Return our unused books beyond the newest *keep*; one that is active, a roll-back's goal or named is in use."""
+        """Return our unused books beyond the newest *keep*; one active, a roll-back's goal or named is in use."""
         used = {*besides, self.applied_book}
         for use in self.organizations.values():
             used |= {use.active, use.former}
