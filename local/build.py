@@ -6,8 +6,10 @@ SAM looks for ``python3.13`` on PATH and trips over a pyenv shim, so the real in
 
 from __future__ import annotations
 
+import compileall
 import hashlib
 import os
+import py_compile
 import sys
 from pathlib import Path
 
@@ -47,6 +49,9 @@ def build() -> None:
     _STAMP.unlink(missing_ok=True)
     command = [str(sam), "build", "--template", "template.yaml", "--build-dir", str(BUILT.relative_to(ROOT))]
     run(command, timeout_s=_BUILD_S, PATH=path, SAM_CLI_TELEMETRY="0")
+    # A function's disk is read-only: without bytecode in the artefact every cold start compiles the whole layer anew.
+    unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    compileall.compile_dir(str(BUILT), quiet=2, stripdir=str(BUILT), invalidation_mode=unchecked)
     _STAMP.write_text(fingerprint)
 
 

@@ -132,9 +132,8 @@ def holds(local: Local, receipts: list[dict[str, Any]]) -> bool:
     books = {book["id"]: book for book in state["price_books"]}
     for book in state["price_books"]:
         rows = sum(file["rows"] for file in book["files"])
-        say(
-            f"   price book {book['id']} {book['provider']:5} {book['status']:8} {len(book['files'])} files, {rows} rows"
-        )
+        held = f"{len(book['files'])} files, {rows} rows"
+        say(f"   price book {book['id']} {book['provider']:5} {book['status']:8} {held}")
     for organization in state["organizations"]:
         say(f"   organization {organization['id']} ({organization['name']}) uses {organization['customPriceBookId']}")
     active = {organization["id"]: organization["customPriceBookId"] for organization in state["organizations"]}

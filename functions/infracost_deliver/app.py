@@ -11,7 +11,7 @@ from finops_relay.aws.wiring import Context, relay
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Ports
 from finops_relay.jobs.price_books.deliver import Polling, deliver
-from finops_relay.jobs.price_books.prepare import KIND as PRICE_BOOKS
+from finops_relay.jobs.price_books.remembered import KIND as PRICE_BOOKS
 
 
 def lambda_handler(event: dict[str, Any], context: Context) -> PartialItemFailureResponse:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -147,18 +148,25 @@ class PinnedReader(io.RawIOBase):
 
 
 class MultipartWriter:
-    """Writes one object in parts; small ones in a single put. Nothing is visible before `finish`."""
+    """Writes one object in parts; small ones in a single put. Nothing is visible before `finish`.
+
+    While one part is being sent the next one is filled, so that the store's answer costs the rows no time. A part that
+    fails raises at the next part, or in `finish`.
+    """
 
     def __init__(self, s3: S3Client, bucket: str, key: str, content_type: str) -> None:
         self._s3 = s3
         self._where = {"Bucket": bucket, "Key": key}
         self._type = content_type
-        # One buffer for all parts: botocore's reference cycles keep a body alive until the collector comes by, and a
+        # Two buffers for all parts: botocore's reference cycles keep a body alive until the collector comes by, and a
         # buffer that grows costs a tenth of a price book's time.
-        self._part = bytearray(PART_BYTES)
+        self._part, self._other = bytearray(PART_BYTES), bytearray()
         self._filled = 0
         self._upload = ""
+        self._count = 0
         self._parts: list[dict[str, Any]] = []
+        self._sender: ThreadPoolExecutor | None = None
+        self._sending: Future[dict[str, Any]] | None = None
 
     def write(self, data: bytes) -> int:
         """Take more bytes; return how many."""
@@ -170,34 +178,54 @@ class MultipartWriter:
             left = left[len(taken) :]
             if self._filled == PART_BYTES:
                 self._send(self._part)
+                self._part, self._other = self._other or bytearray(PART_BYTES), self._part
                 self._filled = 0
         return len(data)
 
     def finish(self) -> None:
         """Make the object visible."""
         if not self._upload:
-            self._s3.put_object(
-                **cast("Any", self._where), Body=bytes(self._part[: self._filled]), ContentType=self._type
-            )
+            body = bytes(self._part[: self._filled])
+            self._s3.put_object(**cast("Any", self._where), Body=body, ContentType=self._type)
             return
         if self._filled:
             self._send(self._part[: self._filled])
+        self._sent()
         self._s3.complete_multipart_upload(
             **cast("Any", self._where), UploadId=self._upload, MultipartUpload={"Parts": cast("Any", self._parts)}
         )
 
     def abandon(self) -> None:
         """Leave nothing behind."""
+        self.close()
         if self._upload:
             self._s3.abort_multipart_upload(**cast("Any", self._where), UploadId=self._upload)
 
+    def close(self) -> None:
+        """End the sending thread; what it still does is waited for, so that nothing is sent after an abort."""
+        if self._sender is not None:
+            self._sender.shutdown(wait=True)
+
     def _send(self, part: bytearray) -> None:
-        where = cast("Any", self._where)
-        if not self._upload:
+        """Begin to send a part, once the one before has arrived."""
+        self._sent()
+        if not self._upload or self._sender is None:
+            where = cast("Any", self._where)
             self._upload = self._s3.create_multipart_upload(**where, ContentType=self._type)["UploadId"]
-        number = len(self._parts) + 1
-        sent = self._s3.upload_part(**where, UploadId=self._upload, PartNumber=number, Body=cast("Any", part))
-        self._parts.append({"ETag": sent["ETag"], "PartNumber": number})
+            self._sender = ThreadPoolExecutor(1, "part")
+        self._count += 1
+        self._sending = self._sender.submit(self._send_part, self._count, part)
+
+    def _send_part(self, number: int, part: bytearray) -> dict[str, Any]:
+        where, body = cast("Any", self._where), cast("Any", part)
+        sent = self._s3.upload_part(**where, UploadId=self._upload, PartNumber=number, Body=body)
+        return {"ETag": sent["ETag"], "PartNumber": number}
+
+    def _sent(self) -> None:
+        """Wait for the part under way. Raises what sending it raised."""
+        if self._sending is not None:
+            sending, self._sending = self._sending, None
+            self._parts.append(sending.result())
 
 
 @contextmanager
@@ -213,6 +241,8 @@ def written(s3: S3Client, bucket: str, key: str, content_type: str) -> Iterator[
         except (ClientError, BotoCoreError) as left:  # the reason is what counts; the bucket's rule clears up
             error.add_note(f"parts of s3://{bucket}/{key} were left behind: {left}")
         raise
+    finally:
+        writer.close()
 
 
 class S3Drops:

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
 CACHE_S = 300
-ABSENT = frozenset({"ResourceNotFoundException", "InvalidRequestException"})
-"""InvalidRequestException: the secret is being deleted."""
+ABSENT = frozenset(
+    {"ResourceNotFoundException", "InvalidRequestException", "AccessDeniedException", "DecryptionFailure"}
+)
+"""Codes that stand for "no token here": a person has to mend it (InvalidRequestException: it is being deleted)."""
 
 
 def token_source(client: SecretsManagerClient, *names: str) -> TokenSource:

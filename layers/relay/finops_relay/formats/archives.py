@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
 
+from isal import isal_zlib
+
 from finops_relay.errors import InputRefused
 
 if TYPE_CHECKING:
@@ -286,16 +288,23 @@ def _gunzip(name: str, source: BinaryIO) -> Iterator[bytes]:
     """The content of a gzip file of one or more members (scheduled exports append them), in bounded chunks."""
     encoded = source.read(_ENCODED_BYTES)
     while encoded:
-        engine = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)  # 16: with gzip's header and checksum
+        if not _GZIP.startswith(encoded[: len(_GZIP)]):
+            reason = "the gzip file is damaged (what follows its end is no gzip)"
+            raise InputRefused(reason, file=name, fix="compress and upload it again")
+        engine = isal_zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)  # 16: with gzip's header and checksum
         while not engine.eof:
-            if not encoded:
-                raise InputRefused("the gzip file is truncated", file=name, fix="upload it again, whole")
             try:
-                yield engine.decompress(encoded, READ_BYTES)
-            except zlib.error as error:
+                chunk = engine.decompress(encoded, READ_BYTES)
+            except isal_zlib.error as error:  # type: ignore[misc]  # its stubs give an instance for the class
                 reason = f"the gzip file is damaged ({error})"
                 raise InputRefused(reason, file=name, fix="compress and upload it again") from error
-            encoded = engine.unconsumed_tail or (b"" if engine.eof else source.read(_ENCODED_BYTES))
+            yield chunk
+            encoded = engine.unconsumed_tail
+            if engine.eof or encoded or len(chunk) == READ_BYTES:  # a full chunk may have more behind it
+                continue
+            encoded = source.read(_ENCODED_BYTES)
+            if not encoded:
+                raise InputRefused("the gzip file is truncated", file=name, fix="upload it again, whole")
         encoded = _skip_padding(engine.unused_data, source)
 
 

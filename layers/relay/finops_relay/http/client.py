@@ -245,7 +245,10 @@ class HttpClient:
 
         token = self.auth.token() or self.auth.token(fresh=True)
         if not token:
-            msg = f"there is no secret {self.auth.kept_in!r}, or it is empty; put the service account token there"
+            msg = (
+                f"there is no secret {self.auth.kept_in!r}, it is empty, or it may not be read;"
+                " put the service account token there"
+            )
             raise CredentialRefused(msg, Call(method, path))
         try:
             return send(token)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from finops_relay.delivery.identity import ObjectVersion, delivery_id, order_of
@@ -11,9 +12,13 @@ from finops_relay.delivery.ports import Ports
 from finops_relay.delivery.receipt import Outcome, Source
 from finops_relay.delivery.telling import announce, conclude, quarantine_delivery, write_receipt
 from finops_relay.delivery.waits import MAX_WAIT_S, Waits
-from finops_relay.errors import LedgerConflict, Wait
+from finops_relay.errors import LedgerConflict, RelayError, Wait
 
 __all__ = ["MAX_WAIT_S", "Opened", "Waits", "change_target", "opened", "waiting"]  # waits: where jobs look for them
+
+
+MAX_WAITS = 100
+"""Waits in a row for something that is ours or AWS's to mend, about a day; then the delivery is quarantined."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,33 @@ def waiting(ports: Ports, delivery: Delivery, seconds: float, why: str) -> Wait:
     """Save that *delivery* waits, say so in its receipt, and return the Wait to raise."""
     write_receipt(ports, ports.ledger.save(delivery.but(attempts=0, waits=delivery.waits + 1, reason=f"waits: {why}")))
     return Wait(seconds, why)
+
+
+@contextmanager
+def heard(ports: Ports, delivery_id: str, waits: Waits) -> Iterator[None]:
+    """Tell a try that failed from one that ended without a word: the first waits, only the second counts as poison.
+
+    Trouble of AWS itself or a fault of ours makes the delivery wait, up to MAX_WAITS times in a row; after that, tries
+    count like crashes, and the delivery ends in quarantine.
+
+    Raises:
+        Wait: instead of anything that is not expected here.
+    """
+    try:
+        yield
+    except (Wait, LedgerConflict):
+        raise
+    except Exception as error:
+        known = ports.ledger.delivery(delivery_id)
+        if known is None or known.stage == "finished" or known.waits >= MAX_WAITS:
+            raise
+        # Only the kind of a stranger's error goes into the receipt: its words may be anything; the log has them.
+        why = (
+            str(error)
+            if isinstance(error, RelayError)
+            else f"trouble on our side ({type(error).__name__}), see the log"
+        )
+        raise waiting(ports, known, waits.after(known.waits), why) from error
 
 
 def change_target(ports: Ports, name: str, change: Callable[[Target], Target]) -> Target:

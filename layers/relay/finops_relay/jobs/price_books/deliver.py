@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from finops_relay.delivery import commands
 from finops_relay.delivery.ledger import MAX_ATTEMPTS, Delivery, Target
@@ -28,10 +29,12 @@ from finops_relay.errors import (
     VendorUnavailable,
     Wait,
 )
-from finops_relay.infracost.client import Infracost
 from finops_relay.infracost.models import PriceBook, Provider
-from finops_relay.jobs.opening import change_target, waiting
+from finops_relay.jobs.opening import change_target, heard, waiting
 from finops_relay.jobs.price_books.remembered import Book, Shelf, Slot, Work
+
+if TYPE_CHECKING:
+    from finops_relay.infracost.client import Infracost  # loads httpx, which the first message does; not the start-up
 
 MAX_RESTARTS = 10
 """Price books that one delivery begins and gives up; then it fails, rather than litter the enterprise."""
@@ -85,7 +88,8 @@ def deliver(
         return quarantine_delivery(ports, delivery, reason, *prepared)
     delivery = ports.ledger.save(delivery.but(stage="delivering", attempts=delivery.attempts + 1))
     work = Work.model_validate(delivery.work)
-    return _Run(ports, vendor(work.slug), waits, polling, delivery, work).to_the_end()
+    with heard(ports, delivery.id, waits):
+        return _Run(ports, vendor(work.slug), waits, polling, delivery, work).to_the_end()
 
 
 @dataclass

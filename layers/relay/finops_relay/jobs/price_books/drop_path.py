@@ -22,7 +22,7 @@ ROLLBACK = "rollback.json"
 MENDED = "mended"
 SUFFIXES = (".csv", ".csv.gz", ".zip")
 ROOTS = ("incoming", "plan")
-_DELIVERY = re.compile(r"([0-9a-f]{64})\.csv")
+_DELIVERY = re.compile(r"[0-9a-f]{64}\.csv")
 
 
 class Meaning(StrEnum):
@@ -74,23 +74,26 @@ def parse(key: str) -> DropPath:
         fix = f"drop it as {root}/price-books/azure/{name} or {root}/price-books/aws/{name}"
         raise InputRefused("the folder does not say whose prices these are", file=key, value=word, fix=fix)
 
-    def found(meaning: Meaning, mends: str = "") -> DropPath:
-        return DropPath(meaning, Provider(word), dry_run=root == "plan", folder=f"{folder}/", mends=mends)
+    meaning = _meaning(key, folders, folder, name)
+    mends = name.removesuffix(".csv") if meaning is Meaning.MENDED else ""
+    return DropPath(meaning, Provider(word), dry_run=root == "plan", folder=f"{folder}/", mends=mends)
 
+
+def _meaning(key: str, folders: list[str], folder: str, name: str) -> Meaning:
+    """Return what a file is by its name and the folders between it and its provider's."""
     if folders and folders[-1] == MENDED:
-        named = _DELIVERY.fullmatch(name)
-        if named is None:
+        if not _DELIVERY.fullmatch(name):
             fix = "keep the name of the rejected-rows file: {delivery id}.csv"
             raise InputRefused("the name does not say which delivery it mends", file=key, value=name, fix=fix)
-        return found(Meaning.MENDED, named[1])
+        return Meaning.MENDED
     if folders:
-        return found(Meaning.MARKER if name in MARKERS else Meaning.PART)
+        return Meaning.MARKER if name in MARKERS else Meaning.PART
     if name == ROLLBACK:
-        return found(Meaning.ROLLBACK)
+        return Meaning.ROLLBACK
     if name in MARKERS:
         raise InputRefused("a marker completes a folder of its own", file=key, fix=f"{folder}/<book>/{name}")
     if is_sheet(name):
-        return found(Meaning.BOOK)
+        return Meaning.BOOK
     raise InputRefused(
         "not a price sheet by its name", file=key, value=name, fix="drop a .csv, .csv.gz or .zip of CSVs"
     )

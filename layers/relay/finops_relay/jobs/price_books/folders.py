@@ -13,8 +13,8 @@ from finops_relay.delivery.receipt import Outcome, Part, Source
 from finops_relay.delivery.telling import announce, conclude
 from finops_relay.formats.price_sheets import Provider
 from finops_relay.jobs.price_books.drop_path import MARKERS, MENDED, is_hidden
+from finops_relay.jobs.price_books.remembered import KIND
 
-KIND = "price-books"
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -33,20 +33,17 @@ from finops_relay.formats.price_sheets import MemberCounts, PriceBookReader, Pro
 from finops_relay.formats.rejected_rows import RejectedFile, read_mended
 from finops_relay.formats.source_hash import HashedSource
 from finops_relay.jobs.config import Effective, in_force
-from finops_relay.jobs.opening import Opened, change_target, opened, waiting
+from finops_relay.jobs.opening import MAX_WAITS, Opened, change_target, heard, opened, waiting
 from finops_relay.jobs.price_books import drop_path
 from finops_relay.jobs.price_books.drop_path import DropPath, Meaning
 from finops_relay.jobs.price_books.folders import end_held_folder
-from finops_relay.jobs.price_books.remembered import Work
+from finops_relay.jobs.price_books.remembered import KIND, Work
 
-KIND = "price-books"
 MAX_SMALL_FILE_BYTES = 1_000_000
 """Of a manifest or a rollback.json."""
 MAX_MENDED_BYTES = 100_000_000
 MAX_MENDS = 20
 """Mended files of mended files: beyond this a new sheet is the better way."""
-MAX_WAITS = 100
-"""About a day of waiting for an object that we may not read, then it is quarantined."""
 TIME_LEFT_S = 20.0
 """Kept to write the receipt of a book that does not fit into one invocation."""
 
@@ -87,20 +84,29 @@ def prepare(source: ObjectVersion, ports: Ports, defaults: Defaults, waits: Wait
         Wait: the object cannot be read now; the message comes back later.
         LedgerConflict: another run is at it.
     """
-    try:
-        path = drop_path.parse(source.key)
-        refusal = None
-    except InputRefused as error:
-        path, refusal = DropPath(Meaning.BOOK, dry_run=source.key.startswith("plan/")), error
+    path, refusal = _understood(source.key)
     if path.meaning in {Meaning.NOTHING, Meaning.PART}:
         return None
     found = opened(ports, source, kind=KIND, dry_run=path.dry_run)
     if not isinstance(found, Opened):
         return found
-    delivery = found.delivery
-    if delivery.stage == "prepared":
-        return hand_over(ports, delivery)
-    run = _Preparation(ports, defaults, path, source, delivery)
+    with heard(ports, found.delivery.id, waits):
+        if found.delivery.stage == "prepared":
+            return hand_over(ports, found.delivery)
+        return _ended(_Preparation(ports, defaults, path, source, found.delivery), refusal, waits)
+
+
+def _understood(key: str) -> tuple[DropPath, InputRefused | None]:
+    """Return what a key means, and why it is refused if it means nothing that we know."""
+    try:
+        return drop_path.parse(key), None
+    except InputRefused as error:
+        return DropPath(Meaning.BOOK, dry_run=key.startswith("plan/")), error
+
+
+def _ended(run: _Preparation, refusal: InputRefused | None, waits: Waits) -> Delivery:
+    """Run a preparation to the queue, or to the end that its trouble leads to. Raises Wait."""
+    ports = run.ports
     try:
         if refusal is not None:
             raise refusal
@@ -110,11 +116,11 @@ def prepare(source: ObjectVersion, ports: Ports, defaults: Defaults, waits: Wait
     except SourceChanged as error:
         return conclude(ports, run.delivery.ended(Outcome.SUPERSEDED, ports.clock.now(), str(error)))
     except SourceGone as error:
-        return quarantine_delivery(ports, run.delivery, str(error), source)
+        return quarantine_delivery(ports, run.delivery, str(error), run.source)
     except (SourceForbidden, ShortRead) as error:
-        if delivery.waits >= MAX_WAITS:
-            return quarantine_delivery(ports, run.delivery, str(error), source)
-        raise waiting(ports, run.delivery, waits.after(delivery.waits), str(error)) from error
+        if run.delivery.waits >= MAX_WAITS:
+            return quarantine_delivery(ports, run.delivery, str(error), run.source)
+        raise waiting(ports, run.delivery, waits.after(run.delivery.waits), str(error)) from error
 
 
 def hand_over(ports: Ports, delivery: Delivery) -> Delivery:
@@ -429,7 +435,7 @@ class _Preparation:
                 self._release(tally)
                 raise
 
-    def _read_part(  # noqa: PLR0913 -- as _read
+    def _read_part(  # noqa: PLR0913, PLR0917 -- as _read
         self,
         delivery: Delivery,
         reader: PriceBookReader,

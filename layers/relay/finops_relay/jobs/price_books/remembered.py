@@ -8,6 +8,9 @@ from pydantic import Field, SecretStr, field_serializer
 
 from finops_relay.delivery.receipt import Frozen
 
+KIND = "price-books"
+"""Of the deliveries, their receipts and their messages."""
+
 MAX_BOOKS = 500
 """Books of ours that a target remembers; an item of the ledger holds 400 KB. Older ones are never deleted by us."""
 
