@@ -29,8 +29,10 @@ RESULTS = Path(__file__).parent / "results"
 # The goals of the main job's issue, "Speed and memory".
 PEER_RATIO = 2.0
 JUDGED = "rewrite"
-"""Which reading is held against the peer: all checks and the rewriting done. The peer reads and writes nothing, so the upload
-to the spool is left out here; the table has the whole job beside it."""
+"""Which reading is held against the peer: all checks and the rewriting done.
+
+The peer writes nothing, so the upload to the spool is left out here; the table has the whole job beside it.
+"""
 JUDGED_FROM_BYTES = 100_000_000
 """A smaller sheet is read in a fraction of a second: its ratio says more of the machine's other work than of ours."""
 PEAK_MB = 160.0

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from botocore.exceptions import EndpointConnectionError
 from finops_relay.aws.logs import logger
 from finops_relay.aws.wiring import _boto_client
 from finops_relay.delivery.ledger import MAX_ATTEMPTS
@@ -377,3 +378,24 @@ def test_every_dead_letter_queue_has_an_alarm_on_depth_and_one_on_age(template: 
         assert watching["ApproximateAgeOfOldestMessage"]["Threshold"] <= kept / 2
         for alarm in watching.values():
             assert alarm["AlarmActions"]
+
+
+def test_trouble_of_aws_itself_is_waited_out_and_is_no_poison(cloud: Lambdas) -> None:
+    """Row 9: a store that fails for long is not a drop that kills its function; all goes on once it is back."""
+    cloud.send(PREPARE, cloud.put(f"{FOLDER}a.csv", aws_sheet(3)))
+
+    def fail(**_: object) -> None:
+        raise EndpointConnectionError(endpoint_url="https://s3")
+
+    name = cloud.s3.meta.events
+    name.register("before-parameter-build.s3.HeadObject", fail, unique_id="outage")
+    event = cloud.take(PREPARE)
+    for _ in range(3 * MAX_ATTEMPTS):
+        assert len(cloud.invoke(PREPARE, event)) == 1
+    waiting = cloud.receipts()[f"{FOLDER}a.csv"]
+    assert (waiting["outcome"], "EndpointConnectionError" in waiting["reason"]) == ("pending", True)
+    name.unregister("before-parameter-build.s3.HeadObject", unique_id="outage")
+    assert cloud.invoke(PREPARE, event) == []
+    cloud.run(DELIVER)
+    rows = cloud.receipts()[f"{FOLDER}a.csv"]["rows"]
+    assert (rows["in"], rows["accepted"]) == (3, 3)

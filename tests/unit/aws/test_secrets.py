@@ -91,13 +91,25 @@ def test_a_token_is_kept_until_it_is_asked_for_afresh(manager: SecretsManagerCli
 
 
 class Refusing:
-    """A manager that may not be asked."""
+    """A manager that answers with an error."""
 
-    def get_secret_value(self, **_: object) -> None:
-        raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "GetSecretValue")
+    def __init__(self, code: str) -> None:
+        self.code = code
+        self.asked: list[str] = []
+
+    def get_secret_value(self, **asked: str) -> None:
+        self.asked.append(asked["SecretId"])
+        raise ClientError({"Error": {"Code": self.code, "Message": "no"}}, "GetSecretValue")
 
 
-def test_a_secret_that_may_not_be_read_is_trouble_not_absence() -> None:
-    refusing: Any = Refusing()
+@pytest.mark.parametrize("code", ["AccessDeniedException", "DecryptionFailure"])
+def test_a_secret_that_may_not_be_read_is_no_token_and_no_other_one_stands_in_for_it(code: str) -> None:
+    refusing: Any = Refusing(code)
+    assert token_source(refusing, "infracost/acme", "infracost/default")(False) is None  # noqa: FBT003 -- called by position
+    assert refusing.asked == ["infracost/acme"]
+
+
+def test_trouble_of_the_secret_store_is_not_absence() -> None:
+    refusing: Any = Refusing("InternalServiceError")
     with pytest.raises(GetParameterError):
-        token_source(refusing, "infracost/default")(False)  # noqa: FBT003 -- called by position
+        token_source(refusing, "infracost/acme", "infracost/default")(False)  # noqa: FBT003 -- called by position

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
 CACHE_S = 300
-ABSENT = frozenset(
-    {"ResourceNotFoundException", "InvalidRequestException", "AccessDeniedException", "DecryptionFailure"}
-)
-"""Codes that stand for "no token here": a person has to mend it (InvalidRequestException: it is being deleted)."""
+ABSENT = frozenset({"ResourceNotFoundException", "InvalidRequestException"})
+"""InvalidRequestException: the secret is being deleted."""
+DENIED = frozenset({"AccessDeniedException", "DecryptionFailure"})
+"""The secret is there and we may not read it: there is no token, and the next name must not stand in for it."""
 
 
 def token_source(client: SecretsManagerClient, *names: str) -> TokenSource:
@@ -34,15 +34,23 @@ def token_source(client: SecretsManagerClient, *names: str) -> TokenSource:
             try:
                 text = provider.get(name, max_age=CACHE_S, force_fetch=fresh)
             except GetParameterError as error:
-                cause = error.__cause__ or error.__context__
-                if isinstance(cause, ClientError) and cause.response.get("Error", {}).get("Code") in ABSENT:
+                code = _code(error)
+                if code in ABSENT:
                     continue
+                if code in DENIED:
+                    return None
                 raise
             if token := _token(text or ""):
                 return SecretStr(token)
         return None
 
     return read
+
+
+def _code(error: GetParameterError) -> str:
+    """Return the service's own code for what went wrong; empty when it did not answer."""
+    cause = error.__cause__ or error.__context__
+    return str(cause.response.get("Error", {}).get("Code")) if isinstance(cause, ClientError) else ""
 
 
 def _token(held: str | bytes | dict[str, object]) -> str:

@@ -88,7 +88,7 @@ def heard(ports: Ports, delivery_id: str, waits: Waits) -> Iterator[None]:
     """
     try:
         yield
-    except (Wait, LedgerConflict):
+    except (Wait, LedgerConflict, MemoryError):  # out of memory is what a poison pill does
         raise
     except Exception as error:
         known = ports.ledger.delivery(delivery_id)
