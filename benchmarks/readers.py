@@ -191,8 +191,9 @@ class Memory:
         del name
         return {}
 
-    def save_note(self, name: str, values: Mapping[str, str]) -> None:
+    def save_note(self, name: str, values: Mapping[str, str], order: str = "") -> bool:  # noqa: ARG002 -- the port's shape
         """Keep nothing."""
+        return True
 
     def send(self, delivery: Delivery, *, nonce: str) -> None:
         """Queue nothing."""

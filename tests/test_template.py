@@ -144,7 +144,7 @@ def test_one_message_a_batch_so_that_a_wait_holds_up_nobody_else(name: str) -> N
 def test_waiting_is_free_and_what_cannot_be_taken_is_kept_longer_than_it_waited(name: str) -> None:
     _, queue = queue_of(name)
     dead = QUEUES[named(queue["RedrivePolicy"]["deadLetterTargetArn"])]
-    assert queue["RedrivePolicy"]["maxReceiveCount"] == 1000
+    assert queue["RedrivePolicy"]["maxReceiveCount"] == 100
     assert queue["MessageRetentionPeriod"] == 10 * DAY_S
     assert dead["MessageRetentionPeriod"] == 14 * DAY_S
     assert dead.get("FifoQueue", False) is queue.get("FifoQueue", False)

@@ -9,15 +9,19 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from time import sleep
 from typing import Any
 
+import httpx
 import pytest
 from finops_relay.delivery.ledger import Delivery
+from finops_relay.errors import Wait
 from finops_relay.infracost.models import Provider
+from finops_relay.jobs.config import in_force
 from finops_relay.jobs.config_check import check_config
 from finops_relay.jobs.price_books.folders import sweep
 
-from local.standins.infracost import AWS_ORGANIZATION, AZURE_ORGANIZATION, ENTERPRISE, PRIMARY_ORGANIZATION
+from local.standins.infracost import AWS_ORGANIZATION, AZURE_ORGANIZATION, ENTERPRISE, PRIMARY_ORGANIZATION, TOKEN
 from tests.world.relay import DROPS, World, world
 from tests.world.sheets import aws_sheet, azure_sheet
 
@@ -388,3 +392,134 @@ def test_a_file_of_the_other_provider_is_refused_by_what_it_is(w: World) -> None
     done = w.deliver_file(f"{AWS}a.csv", azure_sheet(3))
     assert outcome(w, done) == "rejected"
     assert w.state()["counts"] == {}
+
+
+# --- what a review found --------------------------------------------------------------------------------------------
+
+
+def fault(w: World, operation: str, times: int = 1, **kind: object) -> None:
+    w.vendor.faults.add([{"operation": operation, "times": times, "fault": kind}])
+
+
+def test_a_lost_answer_to_an_activation_never_lets_a_later_drop_end_as_unchanged(w: World) -> None:
+    """A is active; B's activation is acted on and its answer lost; A dropped again must really put A back."""
+    first = w.deliver_file(f"{AWS}a.csv", aws_sheet(3))
+    fault(w, "updateOrganization", kind="lost_answer", times=2)
+    b = w.prepare(w.drop(f"{AWS}b.csv", aws_sheet(4)))
+    assert b is not None
+    for _ in range(30):
+        try:
+            w.step(b.id)
+        except Wait as wait:
+            w.time[0] += timedelta(seconds=wait.seconds)
+            if w.active(AWS_ORGANIZATION) != w.receipt(first)["units"][-1]["vendor_id"]:
+                break
+    again = w.prepare(w.drop(f"{AWS}a.csv", aws_sheet(3)))
+    assert again is not None
+    assert outcome(w, w.finish(b.id)) == "superseded"
+    assert outcome(w, w.finish(again.id)) == "delivered"
+    assert uploaded(w) == [3]
+
+
+def test_an_organization_that_moves_to_another_provider_and_back_gets_its_book_again(w: World) -> None:
+    """The shelf of one provider must not remember an organization that has since been given another one's book."""
+    w.deliver_file(f"{AWS}a.csv", aws_sheet(3))
+    moved = f"azure: {{organizations: [{AWS_ORGANIZATION}]}}\n  aws: {{organizations: []}}"
+    configured(w, f"version: 1\nprice_books:\n  {moved}\n")
+    w.deliver_file(f"{AZURE}z.csv", azure_sheet(2))
+    assert uploaded(w) == [2]
+    configured(w, "version: 1\n")
+    assert outcome(w, w.deliver_file(f"{AWS}a.csv", aws_sheet(3))) == "delivered"
+    assert uploaded(w) == [3]
+
+
+def test_a_book_deleted_by_hand_is_made_again_and_not_called_unchanged(w: World) -> None:
+    done = w.deliver_file(f"{AWS}a.csv", aws_sheet(3))
+    book = w.receipt(done)["units"][-1]["vendor_id"]
+    with httpx.Client(headers={"authorization": f"Bearer {TOKEN}"}, base_url=w.vendor.api_url) as by_hand:
+        by_hand.patch(f"/organizations/{AWS_ORGANIZATION}", json={"customPriceBookId": None})
+        by_hand.delete(f"/enterprises/{ENTERPRISE}/price-books/{book}")
+    assert outcome(w, w.deliver_file(f"{AWS}a.csv", aws_sheet(3))) == "delivered"
+    assert uploaded(w) == [3]
+
+
+def test_an_organization_that_cannot_be_asked_holds_up_neither_the_others_nor_a_newer_drop(w: World) -> None:
+    """403 for one organization waits; the other one is served, and a newer drop ends the wait."""
+    configured(w, f"version: 1\nprice_books:\n  aws: {{organizations: [{PRIMARY_ORGANIZATION}, {AWS_ORGANIZATION}]}}\n")
+    fault(w, "updateOrganization", kind="status", status=403, body={"message": "no"})
+    first = w.prepare(w.drop(f"{AWS}a.csv", aws_sheet(3)))
+    assert first is not None
+    with pytest.raises(Wait):
+        w.step(first.id)
+    assert uploaded(w) == [3]
+    assert w.active(PRIMARY_ORGANIZATION) is None
+    newer = w.prepare(w.drop(f"{AWS}b.csv", aws_sheet(4)))
+    assert newer is not None
+    assert outcome(w, w.finish(first.id)) == "superseded"
+    assert outcome(w, w.finish(newer.id)) == "delivered"
+    assert w.active(PRIMARY_ORGANIZATION) == w.active(AWS_ORGANIZATION)
+
+
+def test_tidying_up_that_is_refused_holds_up_nobody(w: World) -> None:
+    configured(w, "version: 1\nprice_books: {keep_unused: 0}\n")
+    for rows in (2, 3):
+        w.deliver_file(f"{AWS}a.csv", aws_sheet(rows))
+    fault(w, "deletePriceBook", kind="status", status=403, body={"message": "no"}, times=9)
+    done = w.deliver_file(f"{AWS}a.csv", aws_sheet(4))
+    receipt = w.receipt(done)
+    assert receipt["outcome"] == "delivered"
+    assert "tidying up is left to the next delivery" in " ".join(receipt["warnings"])
+
+
+def test_a_part_replaced_after_its_marker_refuses_the_book_rather_than_mix(w: World) -> None:
+    w.drop(f"{AZURE}2026-03/a.csv", azure_sheet(2))
+    marker = w.drop(f"{AZURE}2026-03/_SUCCESS", b"")
+    sleep(1.1)  # S3's dates are whole seconds
+    w.drop(f"{AZURE}2026-03/a.csv", azure_sheet(7))
+    refused = w.prepare(marker)
+    assert refused is not None
+    assert outcome(w, refused) == "rejected"
+    assert "written after the marker" in w.receipt(refused)["reason"]
+    assert outcome(w, w.deliver_file(f"{AZURE}2026-03/_SUCCESS", b"")) == "delivered"
+    assert uploaded(w, AZURE_ORGANIZATION) == [7]
+
+
+def test_a_roll_back_to_nowhere_ends_no_delivery_that_is_under_way(w: World) -> None:
+    first = w.prepare(w.drop(f"{AWS}a.csv", aws_sheet(3)))
+    assert first is not None
+    refused = w.prepare(w.drop(f"{AWS}rollback.json", b"{}"))
+    assert outcome(w, refused) == "rejected"
+    assert outcome(w, w.finish(first.id)) == "delivered"
+    assert uploaded(w) == [3]
+
+
+def test_two_parts_of_one_name_in_a_manifest_are_refused(w: World) -> None:
+    w.drop(f"{AZURE}m/part.csv", azure_sheet(2))
+    blobs = [{"blobName": "x/part.csv"}, {"blobName": "y/part.csv"}]
+    done = w.deliver_file(f"{AZURE}m/manifest.json", json.dumps({"blobs": blobs}).encode())
+    assert "two parts of one name" in w.receipt(done)["reason"]
+
+
+def test_the_next_command_of_a_planned_folder_drops_its_parts_before_its_marker(w: World) -> None:
+    w.drop("plan/price-books/azure/m/a.csv", azure_sheet(2))
+    command = w.receipt(w.deliver_file("plan/price-books/azure/m/_SUCCESS", b""))["next_command"]
+    assert command.index(f"{AZURE}m/a.csv") < command.index(f"{AZURE}m/_SUCCESS")
+
+
+def test_an_older_relay_yaml_checked_late_does_not_come_into_force(w: World) -> None:
+    """Two checks at once: what counts is which file is newer, not which check ends last."""
+    older = w.drop("config/relay.yaml", b"version: 1\nprice_books: {max_rejected_share: 0.5}\n")
+    newer = w.drop("config/relay.yaml", b"version: 1\n")
+    assert outcome(w, check_config(newer, w.ports, w.defaults)) == "delivered"
+    late = replace(older, sequencer="")  # as if it had claimed its place before the newer one did
+    assert outcome(w, check_config(late, w.ports, w.defaults)) == "stale"
+    assert in_force(w.ledger, w.defaults).price_books.max_rejected_share == 0.01
+
+
+def test_what_the_vendor_says_of_a_failed_book_is_redacted_and_short(w: World) -> None:
+    secret = "https://bucket.s3.amazonaws.com/k?X-Amz-Signature=abcdef0123456789 " + "x" * 500_000
+    w.vendor.configure({"final_status": "FAILED", "status_message": secret})
+    receipt = w.receipt(w.deliver_file(f"{AWS}a.csv", aws_sheet(3)))
+    assert receipt["outcome"] == "failed"
+    assert "abcdef0123456789" not in json.dumps(receipt)
+    assert len(receipt["reason"]) < 2_000

@@ -95,8 +95,13 @@ def test_the_members_of_a_zip_come_in_its_order_and_litter_is_passed_over() -> N
         (".DS_Store", b"x"),
         ("folder/_SUCCESS", b""),
         ("folder/A.CSV", b"a"),
+        ("_c.csv", b"c"),
     )
-    assert list(read(data).items()) == [("in/sheet.csv!b.csv", b"b"), ("in/sheet.csv!folder/A.CSV", b"a")]
+    assert list(read(data).items()) == [
+        ("in/sheet.csv!b.csv", b"b"),
+        ("in/sheet.csv!folder/A.CSV", b"a"),
+        ("in/sheet.csv!_c.csv", b"c"),
+    ]
 
 
 def test_stored_members_are_read_as_well() -> None:
@@ -126,7 +131,7 @@ def test_stored_members_are_read_as_well() -> None:
         (zipped(("a.zip", zipped(("a.csv", CSV)))), "archive inside"),
         (zipped(("a.csv", CSV), ("readme.txt", b"x")), "no .csv"),
         (zipped(), "no CSV"),
-        (zipped(("folder/", b""), (".a.csv", CSV)), "no CSV"),
+        (zipped(("folder/", b""), ("._a.csv", CSV)), "no CSV"),
         (zipped(("a.csv", CSV), method=zipfile.ZIP_BZIP2), "method 12"),
         (zipped(("a.csv", CSV), method=zipfile.ZIP_LZMA), "method 14"),
     ],

@@ -13,6 +13,7 @@ from finops_relay.formats.archives import Budget, Ceilings
 from finops_relay.formats.price_sheets import (
     AWS_HEADER,
     AZURE_HEADER,
+    MAX_REASONS,
     MemberCounts,
     PriceBookReader,
     Provider,
@@ -641,3 +642,40 @@ def test_a_mended_value_for_a_column_that_the_sheet_has_not_is_refused_and_an_em
     with pytest.raises(InputRefused, match="does not have"):
         rewrite(data, mended={2: {"Unit Price": "1"}})
     assert rewrite(data, mended={2: {"Unit Price": ""}}).rows == [azure()]
+
+
+@pytest.mark.parametrize("line", ["\n", "x\n", " \n", ",\n"], ids=repr)
+def test_lines_without_commas_cost_no_more_than_their_length(line: str) -> None:
+    """Fault row 7: two megabytes of such lines once took minutes; the test's own time limit judges."""
+    sheet = aws_sheet_bytes() + (line * (2_000_000 // len(line))).encode()
+    rewritten = rewrite_bytes(sheet)
+    assert rewritten.rows_in == rewritten.written + rewritten.filtered + rewritten.rejected
+
+
+def test_many_price_types_are_counted_together_and_cost_no_memory() -> None:
+    """Fault row 7: a column of ids taken for price types must not fill the memory or the ledger."""
+    rows = "".join(f"m{i},1 Hour,0.1,EUR,type {i}\n" for i in range(5_000))
+    counts = rewrite_azure("MeterId,UnitOfMeasure,UnitPrice,CurrencyCode,PriceType\n" + rows)
+    assert (counts.rows_in, counts.filtered, len(counts.filtered_by)) == (5_000, 5_000, MAX_REASONS + 1)
+
+
+def test_the_first_whole_header_counts_and_rows_before_a_fuller_one_are_not_lost() -> None:
+    """Two sheets put one behind the other: every row of both is a row."""
+    small = "MeterId,UnitOfMeasure,UnitPrice,CurrencyCode\na,1 Hour,0.1,EUR\nb,1 Hour,0.2,EUR\n"
+    big = "MeterId,MeterName,UnitOfMeasure,UnitPrice,CurrencyCode,PriceType\nc,n,1 Hour,0.3,EUR,Consumption\n"
+    counts = rewrite_azure(small + big)
+    assert (counts.rows_in, counts.written, counts.rejected) == (4, 2, 2)
+
+
+def aws_sheet_bytes() -> bytes:
+    return b"productcode,region,instancetype,hourlyprice\nAmazonEC2,eu-west-1,m7i.large,0.1\n"
+
+
+def rewrite_bytes(sheet: bytes) -> MemberCounts:
+    reader = PriceBookReader(SheetRules(Provider.AWS), Budget())
+    return reader.rewrite("a.csv", io.BytesIO(sheet), lambda _: None, lambda _: None)
+
+
+def rewrite_azure(sheet: str) -> MemberCounts:
+    reader = PriceBookReader(SheetRules(Provider.AZURE), Budget())
+    return reader.rewrite("a.csv", io.BytesIO(sheet.encode()), lambda _: None, lambda _: None)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 MAX_HIDDEN_S = 42_000.0
 """SQS counts its 12 hours from the receipt (API reference, "ChangeMessageVisibility"): less a function's 15 minutes."""
-MAX_RECEIVES = 900
-"""Below the queues' maxReceiveCount of 1000 (template): a message that waits this often is sent afresh."""
+MAX_RECEIVES = 80
+"""Below the queues' maxReceiveCount of 100 (template): a message that waits this often is sent afresh."""
 MAX_AGE_S = 8 * 86_400
 """Below the queues' retention of 10 days (template): likewise, so that nothing expires while it waits."""
 

@@ -87,11 +87,20 @@ class DynamoLedger:
         found: dict[str, str] = json.loads(item["body"]["S"]) if item else {}
         return found
 
-    def save_note(self, name: str, values: Mapping[str, str]) -> None:
-        """Overwrite a small named note."""
-        self._client.put_item(
-            TableName=self._table, Item={"pk": {"S": f"note#{name}"}, "body": {"S": json.dumps(dict(values))}}
-        )
+    def save_note(self, name: str, values: Mapping[str, str], order: str = "") -> bool:
+        """Overwrite a small named note, unless it was saved with a higher *order*; say whether it was."""
+        try:
+            self._client.put_item(
+                TableName=self._table,
+                Item={"pk": {"S": f"note#{name}"}, "body": {"S": json.dumps(dict(values))}, "note_order": {"S": order}},
+                ConditionExpression="attribute_not_exists(note_order) OR note_order <= :order",
+                ExpressionAttributeValues={":order": {"S": order}},
+            )
+        except ClientError as error:
+            if _refused(error):
+                return False
+            raise
+        return True
 
     def _get(self, pk: str) -> dict[str, Any] | None:
         found = self._client.get_item(TableName=self._table, Key={"pk": {"S": pk}}, ConsistentRead=True)

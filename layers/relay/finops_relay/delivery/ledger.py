@@ -21,6 +21,17 @@ MAX_ATTEMPTS = 5
 """Tries of one step that ended without a word (a crash, a time-out) before the delivery is quarantined (row 23)."""
 
 
+MAX_REASON = 4_000
+MAX_WARNING = 1_000
+MAX_WARNINGS = 100
+"""Characters and number of what a receipt says in words: strangers choose them, and an item holds 400 KB."""
+
+
+def clip(words: str, most: int) -> str:
+    """Return *words* with at most *most* characters."""
+    return words if len(words) <= most else f"{words[: most - 3]}..."
+
+
 class Delivery(Frozen):
     """One delivery: what is owed, what was done, and what comes next."""
 
@@ -69,7 +80,8 @@ class Delivery(Frozen):
 
     def warn(self, *warnings: str) -> Delivery:
         """Return a copy with *warnings* added, each once."""
-        return self.but(warnings=tuple(dict.fromkeys((*self.warnings, *warnings))))
+        clipped = (clip(warning, MAX_WARNING) for warning in warnings)
+        return self.but(warnings=tuple(dict.fromkeys((*self.warnings, *clipped)))[:MAX_WARNINGS])
 
     def at(self, name: str, when: datetime) -> Delivery:
         """Return a copy that remembers when *name* first happened."""
@@ -111,7 +123,7 @@ class Delivery(Frozen):
         return self.but(
             stage="finished" if outcome.final else self.stage,
             outcome=outcome,
-            reason=reason,
+            reason=clip(reason, MAX_REASON),
             next_command=next_command,
             intent="",
             attempts=0,

@@ -33,8 +33,8 @@ class Ledger(Protocol):
     def note(self, name: str) -> Mapping[str, str]:
         """Return a small named note, empty when there is none."""
 
-    def save_note(self, name: str, values: Mapping[str, str]) -> None:
-        """Overwrite a small named note."""
+    def save_note(self, name: str, values: Mapping[str, str], order: str = "") -> bool:
+        """Overwrite a small named note, unless it was saved with a higher *order*; say whether it was."""
 
 
 class SpoolWriter(Protocol):

@@ -104,6 +104,8 @@ class Budget:
     decoded_bytes: int = 0
     rows: int = 0
     members: int = 0
+    tick: Callable[[str], None] = lambda _: None
+    """Called with the file's name for every piece that is read; what it raises ends the reading."""
 
     def count_decoded(self, name: str, count: int) -> None:
         """Counts *count* decoded bytes that came out of *name*.
@@ -111,6 +113,7 @@ class Budget:
         Raises:
             InputRefused: the book is larger than its ceiling.
         """
+        self.tick(name)
         self.decoded_bytes += count
         if self.decoded_bytes > self.ceilings.decoded_bytes:
             raise _over("decoded bytes", self.decoded_bytes, self.ceilings.decoded_bytes, name)
@@ -425,7 +428,8 @@ def _member_name(name: str, info: zipfile.ZipInfo) -> str:
 def _is_litter(filename: str) -> bool:
     """Whether a member is none of the sender's: folders, and what macOS, editors and exporters add."""
     last = PurePosixPath(filename.replace("\\", "/")).name
-    return filename.endswith("/") or filename.startswith("__MACOSX/") or last.startswith((".", "_"))
+    hidden = last.startswith("._") or (last.startswith((".", "_")) and not last.lower().endswith(".csv"))
+    return filename.endswith("/") or filename.startswith("__MACOSX/") or hidden
 
 
 def _refuse_workbook(name: str, infos: Iterable[zipfile.ZipInfo]) -> None:

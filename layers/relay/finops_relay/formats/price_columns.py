@@ -138,8 +138,16 @@ def find_columns(provider: Provider, name: str, records: Sequence[Record]) -> tu
         raise _wrong_folder(provider, name, first[other.index(max(other))])
     if max(own, default=0) < _FEWEST_NAMES:
         raise _no_header(provider, name, first)
-    place = own.index(max(own))
+    # The first whole header counts, however full a later one is: rows between the two are rows, and are named as such.
+    whole = [place for place, record in enumerate(first) if _is_whole(provider, record.values)]
+    place = whole[0] if whole else own.index(max(own))
     return place, _columns(provider, name, first[place], titled=any(any(r.values) for r in first[:place]))
+
+
+def _is_whole(provider: Provider, values: Sequence[str]) -> bool:
+    """Whether a record names every column that the provider's sheets must have."""
+    names = _names(provider)
+    return {names.get(normalised(value)) for value in values} >= set(_CONTRACTS[provider].required)
 
 
 def _names(provider: Provider) -> dict[str, str]:

@@ -53,6 +53,12 @@ _PRICE_TYPE_ALIASES = {"reservation": "reservedinstance"}
 """The same thing under two names in Azure's own documents, normalised."""
 
 
+MAX_REASONS = 50
+"""Filter reasons that are told apart in one file; an honest sheet has a handful."""
+MAX_REASON = 100
+"""Characters of each."""
+
+
 @dataclass(frozen=True)
 class SheetRules:
     """What a price book takes from the sheets."""
@@ -159,6 +165,11 @@ class _Tally:
     rejected: int = 0
     filtered_by: Counter[str] = field(default_factory=Counter)
 
+    def filter(self, why: str, count: int) -> None:
+        """Count filtered rows; beyond the first reasons they are counted together."""
+        known = why in self.filtered_by or len(self.filtered_by) < MAX_REASONS
+        self.filtered_by[why[:MAX_REASON] if known else "other price types or offers"] += count
+
 
 class _MemberRewriter:
     """Rewrites one file: block by block where its rows are plain, record by record where they are not."""
@@ -254,7 +265,7 @@ class _MemberRewriter:
             reasons = {key: self._filter.reason(*pattern.type_and_offer(key)) for key in counts}
             dropped = {key: why for key, why in reasons.items() if why is not None}
             for key, why in dropped.items():
-                self._tally.filtered_by[why] += counts[key]
+                self._tally.filter(why, counts[key])
             if dropped:
                 rows = [row for row, key in zip(rows, keys, strict=True) if key not in dropped]
         if rows and self._provider is Provider.AZURE:
@@ -293,7 +304,7 @@ class _MemberRewriter:
         if refusal is None and self._seen_currency is None and _is_currency(code := self._currency_of(values)):
             self._seen_currency = code
         if refusal is None and (why := self._filter.reason_for(values)) is not None:
-            self._tally.filtered_by[why] += 1
+            self._tally.filter(why, 1)
             return None
         refusal = refusal or self._wrong(values)
         if refusal is not None:
@@ -386,6 +397,8 @@ class _Filter:
         """Why rows of this price type and offer are left out; None when they are kept."""
         key = (price_type, offer)
         if key not in self._reasons:
+            if len(self._reasons) >= MAX_REASONS:  # a column of a million values is none that filters are for
+                self._reasons.clear()
             self._reasons[key] = self._judge(price_type, offer)
         return self._reasons[key]
 
@@ -550,6 +563,9 @@ class _RowPattern:
         """
         held = _hold_commas(text)
         if held is None:
+            return None
+        # Fields may run over line ends, so lines without commas would be read again from each of their beginnings.
+        if "\n\n" in held or held.count(",") < held.count("\n") * (self._width - 1):
             return None
         data = text.encode()
         rows = self._block.findall(held)

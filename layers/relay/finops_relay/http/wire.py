@@ -6,6 +6,7 @@ time-out may carry the deadline of its try, and every single read and write is c
 
 from __future__ import annotations
 
+import logging
 import ssl
 import time
 from collections.abc import Iterable
@@ -13,6 +14,10 @@ from typing import Any, Self
 
 import httpcore
 import httpx
+
+for _library in ("httpx", "httpcore"):
+    # They write whole addresses at INFO, and a pre-signed one is a credential; our own line names the path's template.
+    logging.getLogger(_library).setLevel(logging.WARNING)
 
 AT_ONCE_S = 0.001
 """What is left when nothing is left: a socket takes 0 for "do not block", which is something else."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic.alias_generators import to_camel
+
+from finops_relay.http.redact import one_line
 
 
 class Provider(StrEnum):
@@ -44,6 +46,12 @@ class PriceBook(_Read):
     """WAITING_FOR_UPLOAD, PROCESSING and SUCCESS are known; any other is terminal."""
     status_message: str | None = None
     source_files: tuple[PriceBookFile, ...] | None = None
+
+    @field_validator("status", "status_message")
+    @classmethod
+    def _redacted(cls, said: str | None) -> str | None:
+        """Keep what the vendor says short, printable and without addresses' secrets: it goes into receipts."""
+        return said if said is None else one_line(said)
 
 
 class Organization(_Read):

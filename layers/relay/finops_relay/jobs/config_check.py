@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finops_relay.delivery.defaults import Defaults
-from finops_relay.delivery.identity import ObjectVersion
+from finops_relay.delivery.identity import ObjectVersion, order_of
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Ports
 from finops_relay.delivery.receipt import Outcome
@@ -35,5 +35,8 @@ def check_config(source: ObjectVersion, ports: Ports, defaults: Defaults) -> Del
         effective(parse(text), defaults)
     except InputRefused as error:
         return conclude(ports, delivery.ended(Outcome.REJECTED, ports.clock.now(), str(error)))
-    ports.ledger.save_note(CONFIG_NOTE, {"version_id": source.version_id, "text": text.decode("utf-8-sig")})
+    kept = {"version_id": source.version_id, "text": text.decode("utf-8-sig")}
+    if not ports.ledger.save_note(CONFIG_NOTE, kept, order_of(source)):
+        reason = "a newer relay.yaml is in force already"
+        return conclude(ports, delivery.ended(Outcome.STALE, ports.clock.now(), reason))
     return conclude(ports, delivery.but(config_version=source.version_id).ended(Outcome.DELIVERED, ports.clock.now()))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from finops_relay.delivery.identity import ObjectVersion, delivery_id, order_of
-from finops_relay.delivery.ledger import MAX_ATTEMPTS, Delivery, Target
+from finops_relay.delivery.ledger import MAX_ATTEMPTS, MAX_REASON, Delivery, Target, clip
 from finops_relay.delivery.ports import Ports
 from finops_relay.delivery.receipt import Outcome, Source
 from finops_relay.delivery.telling import announce, conclude, quarantine_delivery, write_receipt
@@ -72,7 +72,10 @@ def opened(
 
 def waiting(ports: Ports, delivery: Delivery, seconds: float, why: str) -> Wait:
     """Save that *delivery* waits, say so in its receipt, and return the Wait to raise."""
-    write_receipt(ports, ports.ledger.save(delivery.but(attempts=0, waits=delivery.waits + 1, reason=f"waits: {why}")))
+    write_receipt(
+        ports,
+        ports.ledger.save(delivery.but(attempts=0, waits=delivery.waits + 1, reason=clip(f"waits: {why}", MAX_REASON))),
+    )
     return Wait(seconds, why)
 
 

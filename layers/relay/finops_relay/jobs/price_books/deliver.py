@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from finops_relay.delivery import commands
@@ -31,7 +32,7 @@ from finops_relay.errors import (
 )
 from finops_relay.infracost.models import PriceBook, Provider
 from finops_relay.jobs.opening import change_target, heard, waiting
-from finops_relay.jobs.price_books.remembered import Book, Shelf, Slot, Work
+from finops_relay.jobs.price_books.remembered import Book, Shelf, Slot, Work, target_name
 
 if TYPE_CHECKING:
     from finops_relay.infracost.client import Infracost  # loads httpx, which the first message does; not the start-up
@@ -205,19 +206,20 @@ class _Run:
             return
         same = bool(self.delivery.fingerprint) and target.applied_fingerprint == self.delivery.fingerprint
         held = [org for org in self.work.organizations if self._holds(shelf, org)]
+        same = same and self._still_there(shelf.applied_book)
         if same and (not self.work.activate or len(held) == len(self.work.organizations)):
             self._unchanged(shelf)
         elif self.delivery.dry_run:
             books = self.vendor.price_books(self.work.enterprise_id)
             self._verdict("", len(books), shelf, shelf.applied_book if same else "")
-        elif same and self._still_there(shelf.applied_book):
+        elif same:
             self._accepted(shelf.applied_book)
         else:
             self._done(step="create")
 
     def _holds(self, shelf: Shelf, organization: str) -> bool:
         use = shelf.organizations.get(organization)
-        return use is not None and use.active == shelf.applied_book
+        return use is not None and use.active == shelf.applied_book and not use.pending
 
     def _unchanged(self, shelf: Shelf) -> None:
         """End: the vendor holds exactly this already."""
@@ -245,10 +247,7 @@ class _Run:
             steps.append(f"activate it for organization {org} instead of {use.active if use else 'an unknown book'}")
         plan = {"verdict": "would_fail" if refusal else "would_deliver", "why": refusal, "steps": steps}
         self.delivery = self.delivery.but(plan=plan)
-        incoming = "incoming/" + self.delivery.source.key.removeprefix("plan/")
-        bucket = self.delivery.source.bucket
-        command = commands.copy(f"s3://{bucket}/{self.delivery.source.key}", f"s3://{bucket}/{incoming}")
-        self.delivery = self.delivery.but(next_command=command)
+        self.delivery = self.delivery.but(next_command=_for_real(self.delivery))
         self._end(Outcome.UNCHANGED, "a dry run: nothing was written at the vendor")
 
     def _create(self) -> None:
@@ -275,7 +274,10 @@ class _Run:
         empty = [
             book.id
             for book in self.vendor.price_books(self.work.enterprise_id)
-            if book.status == "WAITING_FOR_UPLOAD" and not book.source_files and book.id not in ours
+            if book.status == "WAITING_FOR_UPLOAD"
+            and book.provider.upper() in {"", self.work.provider.upper()}
+            and not book.source_files
+            and book.id not in ours
         ]
         seen = f"these are empty and not known to us: {', '.join(empty[:10])}" if empty else "none is to be seen"
         warning = f"the answer to 'create price book' was lost and an empty book may have been left behind; {seen}"
@@ -423,34 +425,58 @@ class _Run:
         self._done(step="activate", to_activate=goals)
 
     def _activate(self) -> None:
-        """Activate for the next organization; one that is refused does not hold up the others."""
-        owed = next((org for org in self.work.to_activate if org not in self.work.activated), None)
-        if owed is None:
+        """Activate for every organization that is owed; one that is refused or cannot be asked holds up no other."""
+        owed = [org for org in self.work.to_activate if org not in self.work.activated]
+        if not owed:
             self._applied()
             return
-        if not self.work.activated and self._superseded():
+        if self._superseded():
             return
-        book = self.work.to_activate[owed]
-        self._intend(f"activate {owed}")
+        trouble: VendorError | None = None
+        for org in owed:
+            try:
+                self._activate_for(org)
+            except VendorError as error:
+                if isinstance(error, CredentialRefused) and error.call.status == HTTPStatus.UNAUTHORIZED:
+                    raise  # the token is refused for all
+                trouble = trouble or error
+        if trouble is not None:
+            raise trouble
+
+    def _activate_for(self, organization: str) -> None:
+        """Activate for one organization, and remember it. Raises VendorError when it may go well later."""
+        book = self.work.to_activate[organization]
+        # Until the answer is remembered nobody can say which book the organization uses: a lost answer must not let a
+        # later delivery believe that the former one is still there.
+        self._change_shelf(lambda shelf: shelf.with_pending(organization, book))
         status, request_id = "activated", ""
         try:
-            _, request_id = self.vendor.activate_price_book(owed, book)
+            _, request_id = self.vendor.activate_price_book(organization, book)
         except VendorError as error:
             if error.retryable:
                 raise
+            self._change_shelf(lambda shelf: shelf.without_pending(organization))
             status, request_id = f"refused: {error}", error.call.request_id
         else:
-            self._change_shelf(lambda shelf: shelf.with_active(owed, book, self._now()))
+            self._change_shelf(lambda shelf: shelf.with_active(organization, book, self._now()))
+            self._leave_other_shelf(organization)
         unit = Unit(
             seq=len(self.delivery.units) + 1,
-            name=f"organization {owed}",
+            name=f"organization {organization}",
             attempts=1 + self.delivery.waits,
             vendor_id=book,
             request_id=request_id,
             status=status,
         )
         delivery = self.delivery.but(units=(*self.delivery.units, unit)).at("activated", self._now())
-        self._done(delivery, activated={**self.work.activated, owed: status})
+        self._done(delivery, activated={**self.work.activated, organization: status})
+
+    def _leave_other_shelf(self, organization: str) -> None:
+        """Forget that the organization uses another provider's book: it holds one, and that is now ours."""
+        for provider in Provider:
+            name = target_name(self.work.enterprise_id, provider.value.lower())
+            if name != self.delivery.target:
+                self._change_shelf(lambda shelf: shelf.without_organization(organization), name)
 
     def _applied(self) -> None:
         """Remember at the target what it now holds, unless nothing of it was activated."""
@@ -487,9 +513,11 @@ class _Run:
             said = f"price book {goner.id} was deleted: unused, and older than the {keep} newest unused ones"
         except NotFound:
             said = f"price book {goner.id} was deleted before"
-        except VendorError as error:
+        except VendorError as error:  # a clean-up holds up nobody
             if error.retryable:
-                raise
+                self._save(self.delivery.warn(f"tidying up is left to the next delivery: {error}"))
+                self._finish()
+                return
             said = f"price book {goner.id} could not be deleted and is left alone from now on: {error}"
         self._change_shelf(lambda shelf: shelf.without_book(goner.id))
         self._done(self.delivery.warn(said))
@@ -527,10 +555,10 @@ class _Run:
                 return True
         return False
 
-    def _change_shelf(self, change: Callable[[Shelf], Shelf]) -> None:
+    def _change_shelf(self, change: Callable[[Shelf], Shelf], target_of: str = "") -> None:
         change_target(
             self.ports,
-            self.delivery.target,
+            target_of or self.delivery.target,
             lambda target: target.but(content=change(Shelf.model_validate(target.content)).model_dump(mode="json")),
         )
 
@@ -555,6 +583,15 @@ class _Run:
 
 
 KEPT = "the former price book stays active"
+
+
+def _for_real(delivery: Delivery) -> str:
+    """Return the commands that drop what was planned under ``incoming/``: the parts of a folder before its marker."""
+    source = delivery.source
+    drops = [*(part.key for part in source.parts), source.key]
+    goals = ["incoming/" + key.removeprefix("plan/") for key in drops]
+    bucket = f"s3://{source.bucket}/"
+    return " && ".join(commands.copy(bucket + key, bucket + goal) for key, goal in zip(drops, goals, strict=True))
 
 
 def _all_accepted(rows: Rows) -> Rows:

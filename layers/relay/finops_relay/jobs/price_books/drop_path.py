@@ -55,8 +55,8 @@ def is_sheet(name: str) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a name is bookkeeping of the tool that wrote the folder (``_committed_1``, ``.crc``)."""
-    return name.startswith(("_", "."))
+    """Return whether a name is bookkeeping of the tool that wrote the folder (``_committed_1``); no sheet's is."""
+    return name.startswith("._") or (name.startswith(("_", ".")) and not is_sheet(name))
 
 
 def parse(key: str) -> DropPath:

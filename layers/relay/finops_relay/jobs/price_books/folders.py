@@ -40,12 +40,11 @@ def sweep(ports: Ports, bucket: str, patience: timedelta) -> list[Delivery]:
     return held
 
 
-def end_held_folder(ports: Ports, bucket: str, folder: str, marker_delivery: str) -> None:
-    """End the report of a folder as superseded once its marker has come."""
+def end_held_folder(ports: Ports, bucket: str, folder: str, reason: str) -> None:
+    """End the report of a folder as superseded once its marker, or more of its parts, have come."""
     known = ports.ledger.note(_note(bucket, folder)).get("delivery", "")
     report = ports.ledger.delivery(known) if known else None
     if report is not None and not report.outcome.final:
-        reason = f"the marker has come: delivery {marker_delivery}"
         conclude(ports, report.ended(Outcome.SUPERSEDED, ports.clock.now(), reason))
 
 
@@ -78,6 +77,7 @@ def _report(ports: Ports, bucket: str, path: str, folder: _Folder) -> Delivery:
     command = commands.put_empty(bucket, f"{path}_SUCCESS")
     late = "parts came after the last marker" if folder.marked > _LONG_AGO else "there is no _SUCCESS or manifest.json"
     reason = f"{len(folder.parts)} parts wait in {path}, and {late}; drop the marker when the folder is complete"
+    end_held_folder(ports, bucket, path, "more parts have come, see its own report")
     ports.ledger.save_note(_note(bucket, path), {"delivery": key})
     return conclude(ports, report.ended(Outcome.HELD, now, reason, command))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -37,13 +37,15 @@ from finops_relay.jobs.opening import MAX_WAITS, Opened, change_target, heard, o
 from finops_relay.jobs.price_books import drop_path
 from finops_relay.jobs.price_books.drop_path import DropPath, Meaning
 from finops_relay.jobs.price_books.folders import end_held_folder
-from finops_relay.jobs.price_books.remembered import KIND, Work
+from finops_relay.jobs.price_books.remembered import KIND, Shelf, Work, target_name
 
 MAX_SMALL_FILE_BYTES = 1_000_000
 """Of a manifest or a rollback.json."""
 MAX_MENDED_BYTES = 100_000_000
 MAX_MENDS = 20
 """Mended files of mended files: beyond this a new sheet is the better way."""
+MAX_NAME = 1_024
+"""Characters of a member's name in a receipt: as long as a key may be; a zip allows 65,535."""
 TIME_LEFT_S = 20.0
 """Kept to write the receipt of a book that does not fit into one invocation."""
 
@@ -196,16 +198,11 @@ class _Measured:
     """Passes bytes on to the spool, and knows how many and which."""
 
     out: SpoolWriter
-    ports: Ports
-    file: str
     size: int = 0
     hashed: Any = field(default_factory=sha256)
 
     def write(self, data: bytes) -> None:
-        """Write, unless the invocation is about to end. Raises InputRefused."""
-        if self.ports.clock.remaining_s() < TIME_LEFT_S:
-            fix = "raise the stack's PrepareMemoryMb, which also gives more CPU, or drop the book in smaller parts"
-            raise InputRefused("the book cannot be read within one invocation", file=self.file, fix=fix)
+        """Write to the spool."""
         self.size += len(data)
         self.hashed.update(data)
         self.out.write(data)
@@ -258,7 +255,7 @@ class _Preparation:
         """Return the delivery with its target and the settings that it will use to its end."""
         books = config.price_books
         aws = provider is Provider.AWS
-        target = f"price-books/{config.enterprise_id}/{provider.value}"
+        target = target_name(config.enterprise_id, provider.value)
         work = Work(
             provider=provider.value,
             enterprise_id=config.enterprise_id,
@@ -288,11 +285,25 @@ class _Preparation:
                 value=text[:120].decode("utf-8", "replace"),
                 fix='write {} for the former book, or {"price_book_id": "…"} for a certain one',
             ) from None
+        self._refuse_without_former(delivery, asked)
         work = Work.model_validate(delivery.work).model_copy(
             update={"rollback": True, "rollback_to": asked.price_book_id}
         )
         delivery = delivery.but(stage="prepared", attempts=0, work=work.model_dump(mode="json"))
         return self.ports.ledger.save(delivery.at("prepared", self.ports.clock.now()))
+
+    def _refuse_without_former(self, delivery: Delivery, asked: Rollback) -> None:
+        """Refuse a roll-back to nowhere here: queued, it would end the deliveries before it as superseded."""
+        shelf = Shelf.model_validate(self.ports.ledger.target(delivery.target).content)
+        organizations = Work.model_validate(delivery.work).organizations
+        if not organizations:
+            raise InputRefused("no organization is configured for this provider", file=self.source.key)
+        for org in organizations:
+            use = shelf.organizations.get(org)
+            if not asked.price_book_id and (use is None or not use.former):
+                fix = 'name a price book: {"price_book_id": "…"}'
+                reason = f"no former price book of organization {org} is known"
+                raise InputRefused(reason, file=self.source.key, fix=fix)
 
     def _small(self, source: ObjectVersion) -> bytes:
         with self.ports.drops.open(source) as stream:
@@ -310,7 +321,7 @@ class _Preparation:
         files = [source]
         while True:
             original = self.ports.ledger.delivery(mends)
-            same_folder = original is not None and _folder(original.source.key) == _folder(self.source.key)
+            same_folder = original is not None and _place(original.source.key) == _place(self.source.key)
             if original is None or original.kind != KIND or not same_folder or len(chain) >= MAX_MENDS:
                 fix = f"drop the whole sheet again, or put the file into mended/ beside what {mends[:12]}… came from"
                 raise InputRefused(
@@ -358,39 +369,19 @@ class _Preparation:
         """Pin the present versions of the folder's parts."""
         bucket, marker = delivery.source.bucket, delivery.source.key
         folder = f"{marker.rpartition('/')[0]}/"
-        there: dict[str, ObjectVersion] = {}
-        for found in self.ports.drops.listing(bucket, folder):
-            name = found.key.removeprefix(folder)
-            if "/" not in name and name and name not in drop_path.MARKERS and not drop_path.is_hidden(name):
-                there[name] = found
-        warnings: list[str] = []
-        if manifest is not None:
-            names = [blob.blob_name.rpartition("/")[2] for blob in manifest.blobs]
-            missing = [name for name in names if name not in there]
-            if missing:
-                fix = f"upload it to {folder}, then drop the manifest again"
-                raise InputRefused("a part that the manifest names is missing", file=marker, value=missing[0], fix=fix)
-            for blob, name in zip(manifest.blobs, names, strict=True):
-                size = there[name].size_bytes
-                if blob.byte_count is not None and blob.byte_count != size:
-                    warnings.append(f"{name} has {size} bytes, the manifest says {blob.byte_count}")
-            warnings += [f"{name} is not named by the manifest and was left out" for name in there if name not in names]
-        else:
-            names = list(there)
-            strange = [name for name in names if not drop_path.is_sheet(name)]
-            if strange:
-                fix = "move it away, or drop .csv, .csv.gz and .zip only; then drop _SUCCESS again"
-                raise InputRefused(
-                    "the folder holds something that is no price sheet", file=marker, value=strange[0], fix=fix
-                )
+        listed = {found.key.removeprefix(folder): found for found in self.ports.drops.listing(bucket, folder)}
+        there = {name: found for name, found in listed.items() if _is_part(name)}
+        names, warnings = (
+            _by_manifest(manifest, there, folder, marker) if manifest else (_all_sheets(there, marker), [])
+        )
         if not names:
             raise InputRefused("the folder holds no price sheet", file=marker, fix="upload the parts, then the marker")
         if len(names) > self.ceilings.members:
-            raise InputRefused(
-                f"the folder holds {len(names)} parts", file=marker, fix=f"keep to {self.ceilings.members}"
-            )
-        end_held_folder(self.ports, bucket, folder, delivery.id)
-        pins = [self.ports.drops.pin(bucket, there[name].key) for name in dict.fromkeys(names)]
+            reason = f"the folder holds {len(names)} parts"
+            raise InputRefused(reason, file=marker, fix=f"keep to {self.ceilings.members}")
+        end_held_folder(self.ports, bucket, folder, f"the marker has come: delivery {delivery.id}")
+        pins = [self.ports.drops.pin(bucket, there[name].key) for name in names]
+        _refuse_late_parts(pins, listed.get(marker.removeprefix(folder)))
         parts = tuple(Part(key=pin.key, version=pin.version_id, etag=pin.etag, bytes=pin.size_bytes) for pin in pins)
         pinned = delivery.but(source=delivery.source.model_copy(update={"parts": parts}))
         self.delivery = self.ports.ledger.save(pinned)
@@ -408,6 +399,12 @@ class _Preparation:
             fix = "drop the manifest.json that Azure wrote, or use an empty _SUCCESS instead"
             raise InputRefused(f"{at}: {problem['msg']}", file=marker.key, fix=fix) from None
 
+    def _in_time(self, file: str) -> None:
+        """Refuse a book that does not fit into one invocation, while there is time to say so."""
+        if self.ports.clock.remaining_s() < TIME_LEFT_S:
+            fix = "raise the stack's PrepareMemoryMb, which also gives more CPU, or drop the book in smaller parts"
+            raise InputRefused("the book cannot be read within one invocation", file=file, fix=fix)
+
     def _read(  # noqa: PLR0913, PLR0917 -- the parts of one reading, each used once
         self,
         delivery: Delivery,
@@ -419,7 +416,7 @@ class _Preparation:
     ) -> Delivery:
         """Read every part, write the spool, and return the delivery prepared and saved, or refused."""
         tally = _Tally()
-        budget = Budget(self.ceilings)
+        budget = Budget(self.ceilings, tick=self._in_time)
         reader = PriceBookReader(_rules(provider, config), budget)
         with RejectedFile() as rejects:
             try:
@@ -431,6 +428,8 @@ class _Preparation:
                     _refuse_short_part(part.key, tally.rows_in - before, counts)
                 _refuse_unknown_members(self.source.key, mended, tally)
                 return self._judged(delivery, reader, tally, rejects, config)
+            except LedgerConflict:  # another run prepares the same files under the same names: they are its own now
+                raise
             except BaseException:
                 self._release(tally)
                 raise
@@ -472,8 +471,9 @@ class _Preparation:
         """Rewrite one CSV into the spool, and add it up; one without a row to send leaves nothing there."""
         seq = len(tally.units) + 1
         key = f"price-books/{delivery.id}/{seq:04d}.csv"
+        unit: Unit | None = None
         with suppress(_NothingWritten), member.open() as stream, self.ports.spool.writer(key, "text/csv") as out:
-            measured = _Measured(out, self.ports, member.name)
+            measured = _Measured(out)
             counts = reader.rewrite(
                 member.name, stream, measured.write, lambda row: rejects.add(member.name, row), mended or None
             )
@@ -482,12 +482,13 @@ class _Preparation:
                 raise _NothingWritten
             unit = Unit(
                 seq=seq,
-                name=member.name,
+                name=member.name[:MAX_NAME],
                 rows=counts.written,
                 bytes=measured.size,
                 sha256=measured.hashed.hexdigest(),
                 spool_key=key,
             )
+        if unit is not None:  # and its file is whole in the spool
             tally.units.append(unit)
 
     def _judged(
@@ -558,6 +559,53 @@ def _refusal(tally: _Tally, max_share: float) -> str:
     return ""
 
 
+def _is_part(name: str) -> bool:
+    """Return whether an object of a folder, by its name there, may be a part of its book."""
+    return bool(name) and "/" not in name and name not in drop_path.MARKERS and not drop_path.is_hidden(name)
+
+
+def _all_sheets(there: Mapping[str, ObjectVersion], marker: str) -> list[str]:
+    """Return the names of a folder's parts where no manifest names them; all of them must be sheets."""
+    strange = [name for name in there if not drop_path.is_sheet(name)]
+    if strange:
+        fix = "move it away, or drop .csv, .csv.gz and .zip only; then drop _SUCCESS again"
+        reason = "the folder holds something that is no price sheet"
+        raise InputRefused(reason, file=marker, value=strange[0], fix=fix)
+    return list(there)
+
+
+def _by_manifest(
+    manifest: Manifest, there: Mapping[str, ObjectVersion], folder: str, marker: str
+) -> tuple[list[str], list[str]]:
+    """Return the names of the parts that a manifest names, and warnings; each must be there, once and whole."""
+    names = [blob.blob_name.rpartition("/")[2] for blob in manifest.blobs]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        fix = "put parts of one name into folders of their own, each with its manifest"
+        raise InputRefused("the manifest names two parts of one name", file=marker, value=twice[0], fix=fix)
+    missing = [name for name in names if name not in there]
+    if missing:
+        fix = f"upload it to {folder}, then drop the manifest again"
+        raise InputRefused("a part that the manifest names is missing", file=marker, value=missing[0], fix=fix)
+    warnings = [f"{name} is not named by the manifest and was left out" for name in there if name not in names]
+    for blob, name in zip(manifest.blobs, names, strict=True):
+        size, said = there[name].size_bytes, blob.byte_count
+        if said is not None and said > size:
+            fix = "upload the part again, then drop the manifest again"
+            raise InputRefused(f"the part has {size} bytes, the manifest says {said}", file=there[name].key, fix=fix)
+        if said is not None and said != size:
+            warnings.append(f"{name} has {size} bytes, the manifest says {said}")
+    return names, warnings
+
+
+def _refuse_late_parts(parts: Sequence[ObjectVersion], marker: ObjectVersion | None) -> None:
+    """Refuse a part that came after its marker: with the others it may be a mixture. S3's dates are whole seconds."""
+    for part in parts:
+        if marker is not None and part.at.replace(microsecond=0) > marker.at.replace(microsecond=0):
+            fix = "drop the marker again once every part is there"
+            raise InputRefused("the part was written after the marker", file=part.key, fix=fix)
+
+
 def _refuse_short_part(key: str, rows: int, counts: Mapping[str, int]) -> None:
     """Refuse a part with fewer rows than the manifest says: a short file is never taken for a whole one."""
     expected = counts.get(key.rpartition("/")[2], 0)
@@ -587,6 +635,11 @@ def _mend_command(delivery: Delivery) -> str:
 def _folder(key: str) -> str:
     """Return the folder that a book was dropped into, also for its mended rows."""
     return f"{key.rpartition('/')[0]}/".removesuffix(f"{drop_path.MENDED}/")
+
+
+def _place(key: str) -> str:
+    """Return the folder that a book belongs to, whether it was planned or dropped for real."""
+    return _folder(key).partition("/")[2]
 
 
 def _version(delivery: Delivery) -> ObjectVersion:

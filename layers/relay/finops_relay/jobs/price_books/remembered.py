@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from pydantic import Field, SecretStr, field_serializer
 
@@ -72,12 +72,19 @@ class Book(Frozen):
     at: datetime
 
 
+def target_name(enterprise_id: str, provider: str) -> str:
+    """Return the name of the target that a provider's books of an enterprise are."""
+    return f"price-books/{enterprise_id}/{provider}"
+
+
 class InUse(Frozen):
     """The book that we last gave an organization, and the one before."""
 
-    active: str
+    active: str = ""
     former: str = ""
-    at: datetime
+    pending: str = ""
+    """The book that we asked for without having heard that it was given: either may be the active one."""
+    at: datetime = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Shelf(Frozen):
@@ -99,16 +106,33 @@ class Shelf(Frozen):
 
     def with_active(self, organization: str, book_id: str, at: datetime) -> Shelf:
         """Return the shelf with *book_id* active for *organization*; saying it twice changes nothing."""
-        known = self.organizations.get(organization)
-        if known is not None and known.active == book_id:
-            return self
-        use = InUse(active=book_id, former=known.active if known else "", at=at)
+        known = self.organizations.get(organization, InUse())
+        if known.active == book_id:
+            return self.without_pending(organization)
+        return self._with_use(organization, InUse(active=book_id, former=known.active, at=at))
+
+    def with_pending(self, organization: str, book_id: str) -> Shelf:
+        """Return the shelf with *book_id* asked for; what is active is unknown until the answer is remembered."""
+        known = self.organizations.get(organization, InUse())
+        return self._with_use(organization, known.model_copy(update={"pending": book_id}))
+
+    def without_pending(self, organization: str) -> Shelf:
+        """Return the shelf with nothing asked for."""
+        known = self.organizations.get(organization, InUse())
+        return self._with_use(organization, known.model_copy(update={"pending": ""}))
+
+    def without_organization(self, organization: str) -> Shelf:
+        """Return the shelf without an organization: it uses no book of this target any more."""
+        others = {org: use for org, use in self.organizations.items() if org != organization}
+        return self.model_copy(update={"organizations": others})
+
+    def _with_use(self, organization: str, use: InUse) -> Shelf:
         return self.model_copy(update={"organizations": {**self.organizations, organization: use}})
 
     def unused(self, keep: int, *besides: str) -> tuple[Book, ...]:
         """Return our unused books beyond the newest *keep*; one active, a roll-back's goal or named is in use."""
         used = {*besides, self.applied_book}
         for use in self.organizations.values():
-            used |= {use.active, use.former}
+            used |= {use.active, use.former, use.pending}
         free = [book for book in self.books if book.id not in used]
         return tuple(free[: max(0, len(free) - keep)])
