@@ -8,7 +8,6 @@ RelayError                      anything of ours goes wrong
 ├── SourceChanged               an object without versions was overwritten after its event
 ├── ShortRead                   a stream ended before the length that its store announced
 ├── LedgerConflict              somebody else saved the same item in between
-├── OutOfTime                   an invocation has too little time left to begin the next unit
 ├── Wait                        the next step has to wait; not a failure
 └── VendorError                 a vendor's API did not do what was asked
     ├── VendorUnreachable       no answer came, and the request cannot have been acted on (DNS, TLS, refused)
@@ -87,12 +86,6 @@ class ShortRead(RelayError):
 
 class LedgerConflict(RelayError):
     """Somebody else saved the same item in between."""
-
-    retryable = True
-
-
-class OutOfTime(RelayError):
-    """An invocation has too little time left to begin the next unit."""
 
     retryable = True
 

@@ -31,9 +31,9 @@ from finops_relay.errors import (
     CredentialRefused,
     NotFound,
     OutcomeUnknown,
-    OutOfTime,
     RateLimited,
     RequestRefused,
+    ShortRead,
     UploadRefused,
     VendorError,
     VendorUnavailable,
@@ -495,10 +495,10 @@ def test_an_error_of_the_bodys_source_comes_through_as_it_is() -> None:
     def broken() -> Iterator[bytes]:
         yield b"x"
         msg = "the spool broke off"
-        raise OutOfTime(msg)
+        raise ShortRead(msg)
 
     made = caller(one_answer(200))
-    with pytest.raises(OutOfTime):
+    with pytest.raises(ShortRead):
         made.client.upload("{url}", SIGNED, broken, 2, "text/csv")
     assert made.told[0].status is None
 
