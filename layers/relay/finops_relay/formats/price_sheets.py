@@ -521,10 +521,11 @@ _LINE_FIELDS = {
     "some": rf"[^\s,{_UNFIT}][^,{_UNFIT}]*+",
 }
 # The same for a block whose quotes were judged by _hold_commas and whose control characters are counted afterwards. A
-# field but the last may run over the end of its line here: then there are fewer matches than lines. That is what makes
-# the expression fast: the next comma is searched for, and not each character looked up in a set.
+# field but the first and the last may run over the end of its line here: then there are fewer matches than lines. That
+# is what makes the expression fast: the next comma is searched for, and not each character looked up in a set. (The
+# first may not: lines without commas would be searched to the block's end from each of their beginnings.)
 _BLOCK_FIELDS = {"any": "[^,]*+", "bare": r'[^,"\n]*+', "some": r'[^\s,"][^,]*+'}
-_BLOCK_LAST_FIELD = {"any": r"[^,\n]*+", "bare": r'[^,"\n]*+', "some": r'[^\s,"][^,\n]*+'}
+_BLOCK_EDGE_FIELDS = {"any": r"[^,\n]*+", "bare": r'[^,"\n]*+', "some": r'[^\s,"][^,\n]*+'}
 
 
 class _RowPattern:
@@ -545,7 +546,7 @@ class _RowPattern:
         self._closes = {stretch[1] for stretch in stretches if stretch}
         groups, line = self._expression(_LINE_FIELDS, _LINE_FIELDS)
         self.line = re.compile(line)
-        self._block = re.compile(f"(?m)^{self._expression(_BLOCK_FIELDS, _BLOCK_LAST_FIELD)[1]}$")
+        self._block = re.compile(f"(?m)^{self._expression(_BLOCK_FIELDS, _BLOCK_EDGE_FIELDS)[1]}$")
         missing = self._block.groups - 1
         self._pick = itemgetter(*(groups["stretch", stretch[0]] if stretch else missing for stretch in stretches))
         self._one = len(stretches) == 1
@@ -564,9 +565,6 @@ class _RowPattern:
         held = _hold_commas(text)
         if held is None:
             return None
-        # Fields may run over line ends, so lines without commas would be read again from each of their beginnings.
-        if "\n\n" in held or held.count(",") < held.count("\n") * (self._width - 1):
-            return None
         data = text.encode()
         rows = self._block.findall(held)
         return rows if len(rows) == len(data) - len(data.translate(None, _CONTROLS)) else None
@@ -583,7 +581,7 @@ class _RowPattern:
         return list(picked) if self._one else list(map(",".join, picked))
 
     def _expression(
-        self, kinds: Mapping[str, str], last_kinds: Mapping[str, str]
+        self, kinds: Mapping[str, str], edge_kinds: Mapping[str, str]
     ) -> tuple[dict[tuple[str, int], int], str]:
         """Which group holds what, and the expression for one line."""
         groups: dict[tuple[str, int], int] = {}
@@ -596,7 +594,7 @@ class _RowPattern:
                     groups[kind, place] = count
                     count += 1
             count += field.count("(?P<")
-            for kind, expression in (last_kinds if place + 1 == self._width else kinds).items():
+            for kind, expression in (edge_kinds if place in {0, self._width - 1} else kinds).items():
                 field = field.replace(f"{{{kind}}}", expression)
             field = f"({field})" if place in self._filtered else field
             parts.append("(" * (place in self._opens) + field + ")" * (place in self._closes))
