@@ -1,4 +1,4 @@
-"""``make bench``: speed, memory and start-up beside their baselines; ends with 1 when a goal is missed.
+"""``make bench``: speed, memory and start-up beside their baselines; ends with 1 when a goal for memory is missed.
 
 ``--short`` is what CI runs: one small sheet, five start-ups. The full form's raw numbers go to
 ``benchmarks/results/``.
@@ -64,6 +64,8 @@ class Goal:
     figure: float
     limit: float
     at_least: bool = False
+    timed: bool = False
+    """Depends on the machine's other work: printed, and no reason to fail."""
 
     @property
     def reached(self) -> bool:
@@ -98,7 +100,9 @@ def reading_goals(found: Sequence[Readings]) -> list[Goal]:
         name = f"{each.sheet.decoded_bytes / 1e6:,.0f} MB {each.sheet.encoding}"
         if each.sheet.decoded_bytes >= JUDGED_FROM_BYTES:
             ratio = each.times(JUDGED, "peer")
-            goals.append(Goal(f"{name}: speed of {JUDGED!r}, times the peer's", ratio, PEER_RATIO, at_least=True))
+            goals.append(
+                Goal(f"{name}: speed of {JUDGED!r}, times the peer's", ratio, PEER_RATIO, at_least=True, timed=True)
+            )
         goals.append(Goal(f"{name}: peak memory, MB", each.peak_mb("ours"), PEAK_MB))
     for encoding in ("plain", "gzip"):
         peaks = [each.peak_mb("ours") for each in found if each.sheet.encoding == encoding]
@@ -112,7 +116,9 @@ def start_goals(found: Sequence[StartUps]) -> list[Goal]:
     """The goals for start-up."""
     baseline = next((each.median_init_ms for each in found if each.function == BASELINE), 0.0)
     return [
-        Goal(f"{each.function}: start-up, times the baseline's", each.median_init_ms / baseline, START_RATIO)
+        Goal(
+            f"{each.function}: start-up, times the baseline's", each.median_init_ms / baseline, START_RATIO, timed=True
+        )
         for each in found
         if each.function != BASELINE
     ]
@@ -202,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if form is FULL and not given.only:
         path = record(form, readings, starts, goals, bytecode=bytecode)
         print(f"\nRaw numbers: {path.relative_to(Path(__file__).parents[1])}")
-    return 0 if all(goal.reached for goal in goals) else 1
+    return 0 if all(goal.reached or goal.timed for goal in goals) else 1
 
 
 if __name__ == "__main__":
