@@ -246,8 +246,7 @@ class _Run:
             use = uses.get(org)
             steps.append(f"activate it for organization {org} instead of {use.active if use else 'an unknown book'}")
         plan = {"verdict": "would_fail" if refusal else "would_deliver", "why": refusal, "steps": steps}
-        self.delivery = self.delivery.but(plan=plan)
-        self.delivery = self.delivery.but(next_command=_for_real(self.delivery))
+        self.delivery = self.delivery.but(plan=plan, next_command=_for_real(self.delivery))
         self._end(Outcome.UNCHANGED, "a dry run: nothing was written at the vendor")
 
     def _create(self) -> None:

@@ -41,7 +41,6 @@ from finops_relay.jobs.price_books.remembered import KIND, Shelf, Work, target_n
 
 MAX_SMALL_FILE_BYTES = 1_000_000
 """Of a manifest or a rollback.json."""
-MAX_MENDED_BYTES = 100_000_000
 MAX_MENDS = 20
 """Mended files of mended files: beyond this a new sheet is the better way."""
 MAX_NAME = 1_024
@@ -317,8 +316,7 @@ class _Preparation:
     def _mended(self, delivery: Delivery) -> tuple[Delivery, Delivery, Mended]:
         """Return the delivery, the one whose source is read again, and all mended rows (member -> line -> values)."""
         chain: list[Delivery] = []
-        mends, source = self.path.mends, self.source
-        files = [source]
+        mends, files = self.path.mends, [self.source]
         while True:
             original = self.ports.ledger.delivery(mends)
             same_folder = original is not None and _place(original.source.key) == _place(self.source.key)
@@ -338,10 +336,6 @@ class _Preparation:
             )
         rows = Mended()
         for version in reversed(files):  # the newest file has the last word
-            if version.size_bytes > MAX_MENDED_BYTES:
-                raise InputRefused(
-                    "the mended file is too large", file=version.key, fix="mend the sheet itself and drop it"
-                )
             with self.ports.drops.open(version) as stream:
                 for member, lines in read_mended(stream, version.key).items():
                     rows.setdefault(member, {}).update(lines)
