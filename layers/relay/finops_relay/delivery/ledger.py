@@ -141,7 +141,6 @@ class Target(Frozen):
     newest_order: str = ""
     newest_delivery: str = ""
     """The newest delivery that was prepared; older ones that still wait end as superseded."""
-    active_delivery: str = ""
     applied_order: str = ""
     applied_delivery: str = ""
     applied_fingerprint: str = ""

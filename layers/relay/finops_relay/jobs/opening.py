@@ -11,11 +11,8 @@ from finops_relay.delivery.ledger import MAX_ATTEMPTS, MAX_REASON, Delivery, Tar
 from finops_relay.delivery.ports import Ports
 from finops_relay.delivery.receipt import Outcome, Source
 from finops_relay.delivery.telling import announce, conclude, quarantine_delivery, write_receipt
-from finops_relay.delivery.waits import MAX_WAIT_S, Waits
+from finops_relay.delivery.waits import Waits
 from finops_relay.errors import LedgerConflict, RelayError, Wait
-
-__all__ = ["MAX_WAIT_S", "Opened", "Waits", "change_target", "opened", "waiting"]  # waits: where jobs look for them
-
 
 MAX_WAITS = 100
 """Waits in a row for something that is ours or AWS's to mend, about a day; then the delivery is quarantined."""
