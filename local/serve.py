@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Self
 
 from local.bootstrap import ROOT
 from local.stack import Stack, StackError
-from local.standins.infracost import AWS_ORGANIZATION, AZURE_ORGANIZATION, ENTERPRISE, InfracostStandIn
+from local.standins.infracost import (
+    AWS_ORGANIZATION,
+    AZURE_ORGANIZATION,
+    ENTERPRISE,
+    ORGANIZATIONS,
+    PRIMARY_ORGANIZATION,
+    InfracostStandIn,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,6 +31,8 @@ PORTS = 2
 """How many ports ``RELAY_PORT_BASE`` counts from: AWS, Infracost."""
 
 SLUG = "acme"
+SLUGS = {PRIMARY_ORGANIZATION: SLUG, **ORGANIZATIONS}
+"""Name of each organization, which its slug is made of."""
 INFRACOST_SECRET = "infracost/default"  # noqa: S105 - the secret's name
 
 PARAMETERS = {
@@ -109,7 +118,9 @@ def serving(settings: Settings, parameters: Mapping[str, str] | None = None) -> 
         standin = None
         api_url = settings.infracost_api_url
         if not api_url:
-            standin = running.enter_context(InfracostStandIn(tokens=[token], port=settings.port(1)))
+            standin = running.enter_context(
+                InfracostStandIn(tokens=[token], organizations=SLUGS, port=settings.port(1))
+            )
             api_url = standin.api_url
         wanted = PARAMETERS | {"InfracostApiUrl": api_url} | dict(parameters or {})
         stack = running.enter_context(Stack.start(wanted, port=settings.port(0)))

@@ -29,7 +29,7 @@ class Token(BaseModel):
     token: str = Field(min_length=1, repr=False)
     role: Literal["orgAdmin", "orgEditor", "orgViewer"] = "orgAdmin"
     organization: str | None = None
-    """The organization that the token belongs to; None is the enterprise's primary one."""
+    """The organization that the token belongs to; None is the enterprise's primary one (see `tokens_reach_all`)."""
 
 
 class Config(BaseModel):
@@ -44,12 +44,26 @@ class Config(BaseModel):
     url_expiry_s: int = Field(default=900, ge=0)
     """For how long an upload address can be used, in seconds."""
     tokens: tuple[Token, ...] = ()
+    tokens_reach_all: bool = True
+    """Whether a token that names no organization is good for what each of them has, not only for the primary one."""
     final_status: str | None = Field(default=None, min_length=1)
     """How the next book to be ingested ends, whatever its files say; once."""
     status_message: str = ""
     """The statusMessage that goes with `final_status`."""
     never_finish: bool = False
     """While set, no book leaves PROCESSING."""
+    patch_merges_tags: bool = False
+    """Whether the tags in a change of a tagging policy are merged by key, instead of replacing what was there."""
+    guardrail_spelling: Literal["contract", "seen"] = "contract"
+    """Whether answers name a guardrail's type, scope and percentage as the contract does, or as was seen."""
+    list_page_size: int | None = Field(default=None, ge=1)
+    """How many things a page of any list has at most; None: one page, without `links`."""
+    next_link: Literal["absolute", "path", "other_host", "loop"] = "absolute"
+    """How `links.next` looks; `other_host` is another name of this server, `loop` goes back to the first page."""
+    properties_limit_bytes: int = Field(default=5_000_000, ge=0)
+    """The largest file of custom properties."""
+    drop_write: Literal["policy", "guardrail"] | None = None
+    """The next change of such a thing is answered as if it were kept, and is not; once."""
 
 
 @dataclass
@@ -89,6 +103,9 @@ class Account:
         primary_organization: The organization whose admins govern the enterprise.
         organizations: Name of each organization by id.
         config: The behaviour at the start.
+
+    Raises:
+        ValueError: Two organizations' names make the same slug.
     """
 
     def __init__(
@@ -99,6 +116,8 @@ class Account:
         self._names = {primary_organization: "Primary"} | dict(organizations)
         self._first_config = config
         self.forget()
+        if len(set(self.slugs())) < len(self._names):
+            raise ValueError(f"two organizations have the same slug: {self.slugs()}")
 
     def forget(self) -> None:
         """Return to the start."""
@@ -133,6 +152,28 @@ class Account:
         home = token.organization or self.primary_organization
         if token.role != "orgAdmin" or home != self.primary_organization:
             raise Refusal(_FORBIDDEN, "The token needs the orgAdmin role in the enterprise's primary organization.")
+
+    def slugs(self) -> list[str]:
+        """Name the organizations as they stand in addresses."""
+        return [each.slug for each in self.organizations.values()]
+
+    def admit_to_organization(self, call: Call, *, write: bool) -> Organization:
+        """Let only tokens of the organization in the address pass; an orgViewer's only to read.
+
+        Raises:
+            Refusal: 404 for a slug that is not known, 403 for any other token.
+        """
+        slug = call.parameters["orgSlug"]
+        organization = next((each for each in self.organizations.values() if each.slug == slug), None)
+        if organization is None:
+            raise Refusal(_NOT_FOUND, "The organization does not exist.")
+        token = self.token(call.request)
+        reaches_all = token.organization is None and self.config.tokens_reach_all
+        if not reaches_all and (token.organization or self.primary_organization) != organization.id:
+            raise Refusal(_FORBIDDEN, "The token belongs to another organization.")
+        if write and token.role == "orgViewer":
+            raise Refusal(_FORBIDDEN, "The token needs the role orgAdmin or orgEditor.")
+        return organization
 
     def users_of(self, price_book: str) -> list[str]:
         """Name the organizations that use a price book."""

@@ -1,4 +1,4 @@
-"""A strict stand-in for Infracost Cloud: price books and organizations.
+"""A strict stand-in for Infracost Cloud: price books, organizations, tagging policies, guardrails, custom properties.
 
 In process, for tests:
 
@@ -23,7 +23,10 @@ from werkzeug.wrappers import Response
 from werkzeug.wsgi import FileWrapper
 
 from local.standins.account import Account, Config, Organizations, Token
+from local.standins.custom_properties import CustomProperties
 from local.standins.document import Document
+from local.standins.guardrails import Guardrails
+from local.standins.policies import Policies
 from local.standins.price_books import PriceBooks
 from local.standins.standin import Call, StandIn, serve_until_told
 from local.standins.storage import BUCKET, Storage
@@ -55,31 +58,45 @@ class InfracostStandIn(StandIn):
         tokens: Tokens that are known; strings are orgAdmins of the primary organization.
         enterprise: The enterprise's id.
         primary_organization: The id of the organization whose admins govern the enterprise.
-        organizations: Name of each organization by id; the primary one is always there.
+        organizations: Name of each organization by id; the primary one is always there. The name makes the slug.
+        policies: Tagging policies at the start, by organization's slug: the attributes of each, an `id` if it matters.
+        guardrails: Guardrails at the start, likewise.
         port: The port, or 0 for a free one.
         **config: The behaviour at the start, as in `/_config`.
     """
 
     streamed = frozenset({"uploadPriceBookFile"})
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all by keyword: a test names those that it cares for
         self,
         *,
         tokens: Sequence[str | Token] = (TOKEN,),
         enterprise: str = ENTERPRISE,
         primary_organization: str = PRIMARY_ORGANIZATION,
         organizations: Mapping[str, str] = ORGANIZATIONS,
+        policies: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+        guardrails: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
         port: int = 0,
         **config: Any,  # noqa: ANN401 - checked by Config
     ) -> None:
-        super().__init__(Document(DOCUMENT, _MOUNTS), port)
+        # What may be refused comes before the server, which would stay behind.
         known = [Token(token=token) if isinstance(token, str) else token for token in tokens]
         self._account = Account(
             enterprise, primary_organization, organizations, Config.model_validate({"tokens": known, **config})
         )
+        self._policies = Policies(self._account, policies or {})
+        self._guardrails = Guardrails(self._account, guardrails or {})
+        super().__init__(Document(DOCUMENT, _MOUNTS), port)
         self._folder = tempfile.TemporaryDirectory(prefix="infracost-standin-", ignore_cleanup_errors=True)
         self._books = PriceBooks(self._account, Storage(Path(self._folder.name)), self.lock)
-        self._handlers = self._books.handlers() | Organizations(self._account, self._books).handlers()
+        self._properties = CustomProperties(self._account)
+        self._handlers = {
+            **self._books.handlers(),
+            **Organizations(self._account, self._books).handlers(),
+            **self._policies.handlers(),
+            **self._guardrails.handlers(),
+            **self._properties.handlers(),
+        }
 
     @property
     def api_url(self) -> str:
@@ -101,11 +118,15 @@ class InfracostStandIn(StandIn):
             self._account.token(request)
 
     def holdings(self) -> dict[str, Any]:
-        """Give the price books and the organizations."""
+        """Give what the enterprise and its organizations have; the latter's things by slug."""
         organizations = self._account.organizations.values()
         return {
             "price_books": self._books.holdings(),
             "organizations": [each.shown() | {"activations": list(each.activations)} for each in organizations],
+            "tagging_policies": self._policies.holdings(),
+            "guardrails": self._guardrails.holdings(),
+            "custom_properties": self._properties.holdings(),
+            "dangers": [*self._policies.dangers, *self._guardrails.dangers],
         }
 
     def configure(self, wanted: object) -> None:
@@ -125,6 +146,9 @@ class InfracostStandIn(StandIn):
         """Return to the start."""
         self._books.forget()
         self._account.forget()
+        self._policies.forget()
+        self._guardrails.forget()
+        self._properties.forget()
 
     def control(self, request: Request) -> Response | None:
         """Answer `GET /_files/{fileId}` with the uploaded bytes."""

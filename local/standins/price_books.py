@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from werkzeug.wrappers import Response
 
 from local.standins import price_file
+from local.standins.paging import page
 from local.standins.standin import Call, Refusal, answer, now
 from local.standins.storage import BUCKET, Storage, StorageRefusal, Upload
 
@@ -157,11 +158,11 @@ class PriceBooks:
         return answer({"data": book.shown()}, _CREATED)
 
     def list(self, call: Call) -> Response:
-        """List all books, in one page."""
+        """List all books."""
         self._account.admit(call)
         for book in self._books.values():
             self._settle(book)
-        return answer({"data": [book.shown() for book in self._books.values()]})
+        return answer(page(call, [book.shown() for book in self._books.values()], self._account.config))
 
     def get(self, call: Call) -> Response:
         """Read a book; this is what moves it on when polls are counted."""
