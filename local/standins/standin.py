@@ -145,6 +145,10 @@ class StandIn(ABC):
         del request
         return None
 
+    def decode(self, body: bytes) -> Any:  # noqa: ANN401 - whatever JSON holds
+        """Decode a JSON body that obeys the document."""
+        return json.loads(body)
+
     # Life.
 
     @property
@@ -240,11 +244,15 @@ class StandIn(ABC):
             self._violate(record, f"{missing.name}: no operation {request.method} {request.path}")
             return self._refuse(Refusal(record.status, "There is no such operation."))
         record.operation, record.path_template = operation.id, operation.path
-        fault = self.faults.take(operation.id)
+        return self._served(Call(operation, parameters, request, None, request_id), record)
+
+    def _served(self, call: Call, record: CallRecord) -> Response:
+        """Answer a call of an operation, or fail at it as a fault orders."""
+        fault = self.faults.take(call.operation.id)
         record.fault = None if fault is None else fault.kind
-        response = self._instead(fault, operation, request)
+        response = self._instead(fault, call.operation, call.request)
         if response is None:
-            response = self._act(Call(operation, parameters, request, None, request_id), record)
+            response = self._act(call, record)
             record.status = response.status_code
             return self._after(fault, response, record)
         record.status = response.status_code
@@ -279,7 +287,7 @@ class StandIn(ABC):
                 for breach in breaches:
                     self._violate(record, breach.detail, breach.pointer)
                 raise refusal
-            decoded = json.loads(body) if body and call.request.mimetype == "application/json" else None
+            decoded = self.decode(body) if body and call.request.mimetype == "application/json" else None
             with self.lock:
                 return self.handlers()[call.operation.id](replace(call, body=decoded))
         except Refusal as refusal:

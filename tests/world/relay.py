@@ -24,11 +24,12 @@ from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Clock, Ports
 from finops_relay.delivery.waits import Waits
 from finops_relay.errors import Wait
-from finops_relay.http.auth import BearerAuth
+from finops_relay.http.auth import Credential
 from finops_relay.http.client import HttpClient, Timeouts
 from finops_relay.http.retry import RetryPolicy
 from finops_relay.http.wire import new_wire
-from finops_relay.infracost.client import ADVICE, Infracost, api_base
+from finops_relay.infracost.advice import advice
+from finops_relay.infracost.client import Infracost, api_base
 from finops_relay.jobs.price_books.deliver import Polling, deliver
 from finops_relay.jobs.price_books.prepare import prepare
 from moto import mock_aws
@@ -109,8 +110,8 @@ class World:
         return Infracost(
             HttpClient(
                 base_url=api_base(self.vendor.url),
-                auth=BearerAuth(token, "infracost/acme or infracost/default"),
-                advice=ADVICE,
+                auth=Credential(token, "infracost/acme or infracost/default"),
+                advice=advice,
                 retry=RetryPolicy(attempts=2, base_s=0.001, cap_s=0.01, budget_s=1),
                 timeouts=self.timeouts,
                 wire=self.wire,

@@ -9,17 +9,21 @@ RelayError                      anything of ours goes wrong
 ├── ShortRead                   a stream ended before the length that its store announced
 ├── LedgerConflict              somebody else saved the same item in between
 ├── Wait                        the next step has to wait; not a failure
+├── NotInContract               the tenant's contract with its vendor has no such call or field; nothing was sent
 └── VendorError                 a vendor's API did not do what was asked
     ├── VendorUnreachable       no answer came, and the request cannot have been acted on (DNS, TLS, refused)
-    ├── OutcomeUnknown          no answer came, and the request may have been acted on
-    ├── VendorUnavailable       the vendor answered 5xx
+    ├── OutcomeUnknown          no answer came, or a 5xx to a call that is unsafe to repeat: it may have been acted on
+    ├── VendorUnavailable       the vendor answered 5xx to a call that is safe to repeat
     ├── RateLimited             the vendor answered 429, or 503 "slow down"
     ├── CredentialRefused       the vendor answered 401 or 403, also with a freshly read secret, or there is no secret
     ├── NotFound                the vendor answered 404
     ├── BodyTooLarge            the vendor answered 413
     ├── RequestRefused          the vendor answered another 4xx
+    │   ├── Conflict            409: the present state of the thing does not allow it
+    │   └── Expired             410: what was asked for was kept for a while, and is gone
     ├── UploadRefused           a pre-signed upload address was refused (expired, mismatched)
-    └── AnswerNotUnderstood     the vendor answered 2xx with a body that is not what its contract says
+    ├── AnswerNotUnderstood     the vendor answered 2xx with a body that is not what its contract says
+    └── ChangeNotKept           the vendor accepted a change, and shows something else when it is read again
 """
 
 from __future__ import annotations
@@ -106,6 +110,10 @@ class Wait(RelayError):
         super().__init__(f"waits {seconds:.0f} s: {why}")
 
 
+class NotInContract(RelayError):
+    """The tenant's contract with its vendor has no such call or field; nothing was sent."""
+
+
 @dataclass(frozen=True)
 class Call:
     """The facts about one request that every vendor error carries; nothing in it is secret."""
@@ -118,12 +126,15 @@ class Call:
     """The vendor's own id of the request, empty when it sent none."""
     detail: str = ""
     """What the vendor said, redacted and shortened."""
+    sent_bytes: int = 0
+    """Size of the request's body."""
 
 
 class VendorError(RelayError):
     """A vendor's API did not do what was asked."""
 
     def __init__(self, message: str, call: Call, *, retry_after_s: float | None = None) -> None:
+        self.reason = message
         self.call = call
         self.retry_after_s = retry_after_s
         status = f" answered {call.status}" if call.status is not None else ""
@@ -138,13 +149,13 @@ class VendorUnreachable(VendorError):
 
 
 class OutcomeUnknown(VendorError):
-    """No answer came, and the request may have been acted on."""
+    """No answer came, or a 5xx to a call that is unsafe to repeat: it may have been acted on."""
 
     retryable = True
 
 
 class VendorUnavailable(VendorError):
-    """The vendor answered 5xx."""
+    """The vendor answered 5xx to a call that is safe to repeat."""
 
     retryable = True
 
@@ -173,11 +184,25 @@ class RequestRefused(VendorError):
     """The vendor answered another 4xx."""
 
 
+class Conflict(RequestRefused):
+    """The vendor answered 409: the present state of the thing does not allow it."""
+
+
+class Expired(RequestRefused):
+    """The vendor answered 410: what was asked for was kept for a while, and is gone."""
+
+
 class UploadRefused(VendorError):
     """A pre-signed upload address was refused (expired, mismatched)."""
 
 
 class AnswerNotUnderstood(VendorError):
     """The vendor answered 2xx with a body that is not what its contract says."""
+
+    retryable = True
+
+
+class ChangeNotKept(VendorError):
+    """The vendor accepted a change, and shows something else when it is read again."""
 
     retryable = True

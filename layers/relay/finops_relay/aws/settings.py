@@ -32,6 +32,11 @@ class Settings(BaseModel):
     poll_first_s: float = 10.0
     poll_cap_s: float = 300.0
     poll_end_s: float = 86_400.0
+    cloudzero_api_url: str = "https://api.cloudzero.com"
+    cloudzero_contract: str = "auto"
+    """``auto``, ``openapi`` or ``live``."""
+    cloudzero_bearer: bool = False
+    """Send the API key as a bearer token; the vendor's own way is bare."""
     infracost_api_url: str = "https://api.infracost.io/v1"
     infracost_enterprise_id: str = ""
     infracost_slug: str = ""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
+from finops_relay.aws.logs import logger
 from finops_relay.delivery.identity import ObjectVersion, padded
 from finops_relay.delivery.ledger import Delivery, Target
 from finops_relay.errors import LedgerConflict
@@ -125,6 +127,22 @@ class DynamoLedger:
                 msg = f"{pk} was saved by somebody else since version {version - 1}"
                 raise LedgerConflict(msg) from error
             raise
+
+
+@dataclass(frozen=True)
+class ContractNotes:
+    """Remembers which contract an API was found to speak: a note of the ledger, until somebody deletes it."""
+
+    ledger: DynamoLedger
+
+    def contract(self, api: str) -> str | None:
+        """Return what was remembered of the API at the address *api*."""
+        return self.ledger.note(f"contract#{api}").get("contract")
+
+    def remember_contract(self, api: str, contract: str) -> None:
+        """Keep it, and say so once."""
+        logger.info("the API's contract was found out and is remembered", api=api, contract=contract)
+        self.ledger.save_note(f"contract#{api}", {"contract": contract})
 
 
 def _refused(error: ClientError) -> bool:

@@ -17,13 +17,16 @@ from finops_relay.aws.logs import Counters, log_call, logger
 from finops_relay.aws.objects import S3Drops, S3Spool
 from finops_relay.aws.queues import FifoQueue
 from finops_relay.aws.settings import Settings
-from finops_relay.aws.tables import DynamoLedger
+from finops_relay.aws.tables import ContractNotes, DynamoLedger
 from finops_relay.delivery.ports import Clock, Ports
 from finops_relay.delivery.telling import quarantine_message
 from finops_relay.delivery.waits import Waits
 
 if TYPE_CHECKING:
-    from finops_relay.http.auth import TokenSource
+    from finops_relay.cloudzero.client import CloudZero
+    from finops_relay.http.answers import Advice
+    from finops_relay.http.auth import Credential, TokenSource
+    from finops_relay.http.client import HttpClient
     from finops_relay.infracost.client import Infracost
 
 
@@ -46,7 +49,7 @@ class Relay:
     """The parts of one function's process."""
 
     settings: Settings
-    _tokens: dict[str, TokenSource] = field(default_factory=dict)
+    _tokens: dict[tuple[str, ...], TokenSource] = field(default_factory=dict)
 
     def client(self, service: str) -> Any:  # noqa: ANN401 -- boto3's clients are made by name
         """Return the process's client of an AWS service."""
@@ -78,23 +81,47 @@ class Relay:
 
     def infracost(self, slug: str, clock: Clock) -> Infracost:
         """Return the client for an organization's slug; its token is read when first needed."""
-        from finops_relay.aws.secrets import token_source  # noqa: PLC0415 -- as above
-        from finops_relay.http.auth import BearerAuth  # noqa: PLC0415 -- as above
-        from finops_relay.http.client import HttpClient  # noqa: PLC0415 -- as above
-        from finops_relay.infracost.client import ADVICE, Infracost, api_base  # noqa: PLC0415 -- as above
+        from finops_relay.http.auth import Credential  # noqa: PLC0415 -- as above
+        from finops_relay.infracost.advice import advice  # noqa: PLC0415 -- as above
+        from finops_relay.infracost.client import Infracost, api_base  # noqa: PLC0415 -- as above
 
         names = dict.fromkeys([f"infracost/{slug}", "infracost/default"] if slug else ["infracost/default"])
-        if slug not in self._tokens:
-            self._tokens[slug] = token_source(self.client("secretsmanager"), *names)
-        return Infracost(
-            HttpClient(
-                base_url=api_base(self.settings.infracost_api_url),
-                auth=BearerAuth(self._tokens[slug], " or ".join(names)),
-                advice=ADVICE,
-                remaining_s=clock.remaining_s,
-                on_call=log_call,
-                wire=self._wire,
-            )
+        auth = Credential(self._token(*names), " or ".join(names))
+        return Infracost(self._http(api_base(self.settings.infracost_api_url), auth, advice, clock))
+
+    def cloudzero(self, clock: Clock) -> CloudZero:
+        """Return the client for the tenant, in the contract that it speaks; found out once, and kept in the ledger.
+
+        Raises as `finops_relay.cloudzero.connect.connect`.
+        """
+        from finops_relay.cloudzero.advice import advice  # noqa: PLC0415 -- as above
+        from finops_relay.cloudzero.connect import client_of, credential  # noqa: PLC0415 -- as above
+
+        settings = self.settings
+        auth = credential(self._token("cloudzero"), "cloudzero", bearer=settings.cloudzero_bearer)
+        http = self._http(settings.cloudzero_api_url.rstrip("/"), auth, advice, clock)
+        ledger = DynamoLedger(self.client("dynamodb"), settings.ledger_table, settings.ledger_days, clock.now)
+        return client_of(http, settings.cloudzero_contract, ContractNotes(ledger))
+
+    def _token(self, *names: str) -> TokenSource:
+        """Return the source of a secret, which is the first of *names* that exists."""
+        from finops_relay.aws.secrets import token_source  # noqa: PLC0415 -- as above
+
+        if names not in self._tokens:
+            self._tokens[names] = token_source(self.client("secretsmanager"), *names)
+        return self._tokens[names]
+
+    def _http(self, base_url: str, auth: Credential, advice: Advice, clock: Clock) -> HttpClient:
+        """Return the core for one API, over the connections that the process keeps."""
+        from finops_relay.http.client import HttpClient  # noqa: PLC0415 -- as above
+
+        return HttpClient(
+            base_url=base_url,
+            auth=auth,
+            advice=advice,
+            remaining_s=clock.remaining_s,
+            on_call=log_call,
+            wire=self._wire,
         )
 
     def handle(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import socket
+import ssl
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from http import HTTPStatus
-from typing import Any
-from urllib.parse import quote, unquote_plus
+from urllib.parse import quote, urljoin, urlsplit
 
 import httpx
+import msgspec
 import tenacity
 
 from finops_relay import __version__
@@ -21,7 +21,6 @@ from finops_relay.errors import (
     CredentialRefused,
     NotFound,
     OutcomeUnknown,
-    RateLimited,
     RelayError,
     RequestRefused,
     UploadRefused,
@@ -29,21 +28,25 @@ from finops_relay.errors import (
     VendorUnavailable,
     VendorUnreachable,
 )
-from finops_relay.http.auth import BearerAuth
+from finops_relay.http.answers import MAX_ANSWER_BYTES, Advice, Answer, Terms, answer_of, secrets_of
+from finops_relay.http.auth import Credential
 from finops_relay.http.redact import one_line
-from finops_relay.http.retry import GIVE_UP, RetryPolicy, retry_after_s
-from finops_relay.http.wire import Until, new_wire
+from finops_relay.http.retry import GIVE_UP, RetryPolicy
+from finops_relay.http.wire import ONE_SHOT, Until, new_wire
 
 USER_AGENT = f"finops-relay/{__version__}"
-REQUEST_ID_HEADERS = ("x-request-id", "x-amzn-requestid", "x-amz-request-id", "request-id", "cf-ray")
-MAX_ANSWER_BYTES = 32_000_000
-"""An answer beyond this is not read: no call of ours has a larger one, and memory is not the vendor's to fill."""
-MAX_ERROR_BYTES = 200_000
-"""Of an error's body that are looked at: more than `redact` looks at, which must see where it cuts."""
-SECRET_CHARS = 8
-"""Shortest value in a query that is taken for a secret."""
+JSON = "application/json"
 MARGIN_S = 2.0
 """Of the invocation, left to save what became of the last try."""
+PORTS = {"http": 80, "https": 443}
+
+Params = Mapping[str, "str | Sequence[str]"]
+"""A query; a sequence repeats its name."""
+HeadersOfTry = Callable[["VendorError | None"], Mapping[str, str]]
+"""Gives the headers of the next try, told what became of the one before; None before the first."""
+
+encoded = msgspec.json.Encoder(decimal_format="number").encode
+"""JSON as it is sent, Decimals as exact numbers."""
 
 
 @dataclass(frozen=True)
@@ -70,29 +73,32 @@ class CallRecord:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A 2xx answer, read to its end."""
+class _Request:
+    """One call, the same for all its tries."""
 
-    status: int
-    body: bytes = field(repr=False)
-    """May hold a pre-signed address."""
-    request_id: str
-    call: Call
-    secrets: tuple[str, ...] = field(default=(), repr=False, compare=False)
-    """What must not be quoted from the body."""
+    method: str
+    path: str
+    url: str
+    safe: bool
+    params: Params | None
+    headers: Mapping[str, str]
+    content: bytes | None
+    at_most_bytes: int
+    headers_of: HeadersOfTry
 
-    def json(self) -> Any:  # noqa: ANN401 -- JSON; a pydantic model checks it right after
-        """Return the parsed body. Raises AnswerNotUnderstood."""
-        try:
-            return json.loads(self.body)
-        except (ValueError, RecursionError):
-            said = one_line(self.body.decode("utf-8", "replace"), *self.secrets)[:100]
-            msg = f"the answer is not JSON: {said!r}" if said else "the answer is empty where JSON was promised"
-            raise AnswerNotUnderstood(msg, self.call) from None
+    @property
+    def call(self) -> Call:
+        """The facts known before an answer."""
+        return Call(self.method, self.path, sent_bytes=len(self.content or b""))
 
 
 def _nothing(_: CallRecord) -> None:
     """Tell nobody."""
+
+
+def _no_more(_: VendorError | None) -> Mapping[str, str]:
+    """Give no further headers."""
+    return {}
 
 
 @dataclass(frozen=True)
@@ -101,15 +107,15 @@ class HttpClient:
 
     Args:
         base_url: of the API, without a slash at its end.
-        auth: the bearer token's source.
-        advice: what to do about a status, by status; said after the vendor's own words.
+        auth: where the credential comes from, and how it is sent.
+        advice: what to do about a refused call; said after the vendor's own words.
         remaining_s: seconds left in the invocation; a call never plans beyond them.
         on_call: told about each call.
     """
 
     base_url: str
-    auth: BearerAuth
-    advice: Mapping[int, str] = field(default_factory=dict)
+    auth: Credential
+    advice: Advice = lambda _: ""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timeouts: Timeouts = field(default_factory=Timeouts)
     remaining_s: Callable[[], float] = lambda: float("inf")
@@ -124,8 +130,12 @@ class HttpClient:
         *,
         safe: bool,
         ids: Mapping[str, str] | None = None,
-        params: Mapping[str, str] | None = None,
+        params: Params | None = None,
         body: object = None,
+        media_type: str = JSON,
+        headers_of: HeadersOfTry = _no_more,
+        at: str = "",
+        at_most_bytes: int = MAX_ANSWER_BYTES,
     ) -> Answer:
         """Make one call.
 
@@ -136,25 +146,25 @@ class HttpClient:
                 (429, 503) or when it never arrived.
             ids: values of the template, quoted here.
             params: query.
-            body: sent as JSON unless None.
+            body: sent as JSON unless None, Decimals as exact numbers; bytes are sent as they are.
+            media_type: of the body.
+            headers_of: gives the headers that belong to one try.
+            at: the address of a further page, to be called instead of the path's; it must be on the API's own host.
+            at_most_bytes: of an answer.
 
         Raises:
             VendorError: as the class tree in `errors` says; OutcomeUnknown when the call may have been acted on.
         """
-        for name, value in (ids or {}).items():
-            if value in {"", ".", ".."}:  # the address would be that of something else
-                msg = f"{name} is {value!r}, which names nothing; nothing was sent"
-                raise RequestRefused(msg, Call(method, path))
+        self._check_ids(method, path, ids or {})
         url = self.base_url + path.format_map({name: quote(value, safe="") for name, value in (ids or {}).items()})
-        content = json.dumps(body).encode() if body is not None else None
-        headers = {"accept": "application/json", "user-agent": USER_AGENT}
+        content = body if isinstance(body, bytes) or body is None else encoded(body)
+        headers = {"accept": JSON, "user-agent": USER_AGENT}
         if content is not None:
-            headers["content-type"] = "application/json"
-
-        def once() -> Answer:
-            return self._authorised(method, path, url, headers, params, content)
-
-        return self._repeating(once, method, path, safe=safe)
+            headers["content-type"] = media_type
+        if at:
+            url, params = self._on_our_host(urljoin(url, at), Call(method, path)), None
+        asked = _Request(method, path, url, safe, params, headers, content, at_most_bytes, headers_of)
+        return self._repeating(lambda former: self._authorised(asked, former), method, path, safe=safe)
 
     def upload(
         self, path: str, url: str, chunks: Callable[[], Iterable[bytes]], length: int, content_type: str
@@ -168,15 +178,15 @@ class HttpClient:
             VendorError: as for `request`.
         """
         headers = {"content-type": content_type, "content-length": str(length), "user-agent": USER_AGENT}
-        secrets = (url, *_values_of_query(url))
+        call = Call("PUT", path, sent_bytes=length)
 
-        def once() -> Answer:
+        def once(_former: VendorError | None) -> Answer:
             try:
                 request = self.wire.build_request("PUT", url, headers=headers, content=chunks())
             except httpx.InvalidURL:
                 msg = "the upload address is no address; nothing was sent"
-                raise UploadRefused(msg, Call("PUT", path)) from None
-            return self._exchange("PUT", path, request, secrets)
+                raise UploadRefused(msg, call) from None
+            return self._exchange(request, Terms(call, self._deadline(whole=False), secrets_of(url)))
 
         try:
             return self._repeating(once, "PUT", path, safe=True)
@@ -184,10 +194,30 @@ class HttpClient:
             msg = "the upload address was refused; it has expired or does not fit this upload"
             raise UploadRefused(f"{msg}. {error.call.detail}".rstrip(". "), error.call) from error
 
-    def _repeating(self, once: Callable[[], Answer], method: str, path: str, *, safe: bool) -> Answer:
+    @staticmethod
+    def _check_ids(method: str, path: str, ids: Mapping[str, str]) -> None:
+        """Refuse an id with which the address would be that of something else. Raises RequestRefused."""
+        for name, value in ids.items():
+            if value in {"", ".", ".."}:
+                msg = f"{name} is {value!r}, which names nothing; nothing was sent"
+                raise RequestRefused(msg, Call(method, path))
+
+    def _on_our_host(self, url: str, call: Call) -> str:
+        """Return the address of a further page. Raises AnswerNotUnderstood when it is not the API's own host."""
+        try:
+            if _origin(self.base_url) == _origin(url):
+                return url
+            where = f"elsewhere ({one_line(url)[:100]})"
+        except ValueError:
+            where = "at an address that is none"
+        msg = f"the next page is said to be {where}; it was not asked for"
+        raise AnswerNotUnderstood(msg, call)
+
+    def _repeating(self, once: Callable[[VendorError | None], Answer], method: str, path: str, *, safe: bool) -> Answer:
         """Call *once* until it goes well or the policy gives up; then tell the hook."""
         started = time.monotonic()
         attempts = 0
+        former: VendorError | None = None
 
         def spent() -> float:
             return time.monotonic() - started
@@ -212,8 +242,18 @@ class HttpClient:
             for attempt in loop:
                 with attempt:
                     attempts = attempt.retry_state.attempt_number
-                    answer = once()
+                    try:
+                        answer = once(former)
+                    except VendorError as error:
+                        former = error
+                        raise
                     status = answer.status
+        except VendorUnavailable as error:
+            status = error.call.status
+            if safe:
+                raise
+            msg = f"{error.reason}; the request may have been acted on"
+            raise OutcomeUnknown(msg, error.call) from error
         except VendorError as error:
             status = error.call.status
             raise
@@ -221,145 +261,78 @@ class HttpClient:
             self.on_call(CallRecord(method, path, status, attempts, spent()))
         return answer
 
-    def _authorised(  # noqa: PLR0913, PLR0917 -- the parts of a request, handed on
-        self,
-        method: str,
-        path: str,
-        url: str,
-        headers: Mapping[str, str],
-        params: Mapping[str, str] | None,
-        content: bytes | None,
-    ) -> Answer:
+    def _authorised(self, asked: _Request, former: VendorError | None) -> Answer:
         """Send with the token; a refused token is read once more, and a changed one is tried."""
-
-        def send(token: str) -> Answer:
-            if not (token.isascii() and token.isprintable()) or " " in token:  # httpx would quote it in its complaint
-                msg = (
-                    f"the secret {self.auth.kept_in!r} holds more than a token (spaces, line ends or other characters)"
-                )
-                raise CredentialRefused(msg, Call(method, path))
-            request = self.wire.build_request(
-                method, url, params=params, content=content, headers={**headers, "authorization": f"Bearer {token}"}
-            )
-            return self._exchange(method, path, request, (token,))
-
         token = self.auth.token() or self.auth.token(fresh=True)
         if not token:
             msg = (
                 f"there is no secret {self.auth.kept_in!r}, it is empty, or it may not be read;"
-                " put the service account token there"
+                f" put the {self.auth.noun} there"
             )
-            raise CredentialRefused(msg, Call(method, path))
+            raise CredentialRefused(msg, asked.call)
         try:
-            return send(token)
-        except CredentialRefused:
+            return self._send(asked, token, former)
+        except CredentialRefused as error:
             fresh = self.auth.token(fresh=True)
             if not fresh or fresh == token:
                 raise
-            return send(fresh)
+            return self._send(asked, fresh, error)
 
-    def _exchange(self, method: str, path: str, request: httpx.Request, secrets: tuple[str, ...]) -> Answer:
+    def _send(self, asked: _Request, token: str, former: VendorError | None) -> Answer:
+        """Send one try. Raises VendorError."""
+        if not (token.isascii() and token.isprintable()) or " " in token:  # httpx would quote it in its complaint
+            msg = f"the secret {self.auth.kept_in!r} holds more than a token (spaces, line ends or other characters)"
+            raise CredentialRefused(msg, asked.call)
+        headers = {**asked.headers, **asked.headers_of(former), "authorization": self.auth.header(token)}
+        request = self.wire.build_request(
+            asked.method, asked.url, params=asked.params, content=asked.content, headers=headers
+        )
+        request.extensions[ONE_SHOT] = not asked.safe
+        terms = Terms(asked.call, self._deadline(whole=True), (token,), asked.at_most_bytes, self.advice)
+        return self._exchange(request, terms)
+
+    def _exchange(self, request: httpx.Request, terms: Terms) -> Answer:
         """Send one request and read its answer to the end. Raises VendorError."""
-        deadline = self._deadline(whole=request.method != "PUT")
         limits = {"connect": self.timeouts.connect_s, "pool": self.timeouts.connect_s}
         limits |= {"read": self.timeouts.read_s, "write": self.timeouts.read_s}
-        request.extensions["timeout"] = {name: Until(seconds, deadline) for name, seconds in limits.items()}
-        call = Call(method, path)
+        times = {name: Until(seconds, terms.deadline) for name, seconds in limits.items()}
+        request.extensions = {**request.extensions, "timeout": times}
         try:
             response = self.wire.send(request, stream=True)
             try:
-                body = _read(response, deadline, call)
+                return answer_of(response, terms)
             finally:
                 response.close()
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
-            said = one_line(str(error), *secrets) or type(error).__name__
-            msg = (
-                f"could not reach {request.url.host} ({said}); check the address, DNS, the certificate and the way out"
-            )
-            raise VendorUnreachable(msg, call) from None
+            said = one_line(str(error), *terms.secrets) or type(error).__name__
+            msg = f"could not reach {request.url.host} ({said}); {_way_out(error)}"
+            raise VendorUnreachable(msg, terms.call) from None
         except (httpx.TransportError, httpx.DecodingError) as error:
             msg = f"no whole answer came ({type(error).__name__}); the request may have been acted on"
-            raise OutcomeUnknown(msg, call) from None
-        request_id = _request_id(response.headers, secrets)
-        facts = Call(method, path, response.status_code, request_id)
-        if response.is_success:
-            return Answer(response.status_code, body, request_id, facts, secrets)
-        raise self._error(response, body, facts, secrets)
+            raise OutcomeUnknown(msg, terms.call) from None
 
     def _deadline(self, *, whole: bool) -> float:
         """Return when a try has to end, by the monotonic clock; only an upload, not *whole*, takes its time."""
         left = max(MARGIN_S, self.remaining_s() - MARGIN_S)
         return time.monotonic() + (min(self.timeouts.total_s, left) if whole else left)
 
-    def _error(self, response: httpx.Response, body: bytes, call: Call, secrets: tuple[str, ...]) -> VendorError:
-        """Turn an answer that is not 2xx into the error that the tree has for it."""
-        detail = _detail(body, secrets)
-        status = response.status_code
-        kind, fallback = _KINDS.get(status, (VendorUnavailable, "the vendor is failing") if status >= 500 else _REFUSED)  # noqa: PLR2004 -- 5xx
-        if response.is_redirect:
-            detail, fallback = "", "redirects are not followed; check the address of the API"
-        words = ". ".join(part for part in (detail, self.advice.get(status, "" if detail else fallback)) if part)
-        after = retry_after_s(response.headers.get("retry-after", "")) if kind is RateLimited else None
-        facts = Call(call.method, call.path, status, call.request_id, detail)
-        return kind(words or fallback, facts, retry_after_s=after)
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    """Return scheme, host and port of *url*. Raises ValueError when it is no address, or names a user."""
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        msg = "an address with credentials in it"
+        raise ValueError(msg)
+    return parts.scheme, parts.hostname or "", parts.port or PORTS.get(parts.scheme)
 
 
-_REFUSED = (RequestRefused, "the request was refused")
-_KINDS: Mapping[int, tuple[type[VendorError], str]] = {
-    HTTPStatus.UNAUTHORIZED: (CredentialRefused, "the credential was refused"),
-    HTTPStatus.FORBIDDEN: (CredentialRefused, "the credential lacks a permission"),
-    HTTPStatus.NOT_FOUND: (NotFound, "there is no such thing"),
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (BodyTooLarge, "the body is too large"),
-    HTTPStatus.TOO_MANY_REQUESTS: (RateLimited, "too many requests"),
-    HTTPStatus.SERVICE_UNAVAILABLE: (RateLimited, "the vendor asks to slow down"),
-}
-
-
-def _read(response: httpx.Response, deadline: float, call: Call) -> bytes:
-    """Read an answer, bounded in bytes and time. Raises AnswerNotUnderstood, OutcomeUnknown."""
-    body = bytearray()
-    for chunk in response.iter_bytes():
-        body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            msg = f"the answer is larger than {MAX_ANSWER_BYTES:,} bytes"
-            raise AnswerNotUnderstood(msg, call)
-        if time.monotonic() > deadline:
-            msg = "the answer did not end in time; the request may have been acted on"
-            raise OutcomeUnknown(msg, call)
-    return bytes(body)
-
-
-def _request_id(headers: httpx.Headers, secrets: tuple[str, ...]) -> str:
-    """Return the vendor's own id of the request, shortened; empty when it sent none."""
-    return next((one_line(headers[name], *secrets)[:100] for name in REQUEST_ID_HEADERS if name in headers), "")
-
-
-def _values_of_query(url: str) -> tuple[str, ...]:
-    """Return the values in an address's query that are long enough to be secrets, as written there and decoded."""
-    pairs = (pair.partition("=")[2] for pair in url.partition("?")[2].partition("#")[0].split("&"))
-    return tuple(text for value in pairs if len(value) >= SECRET_CHARS for text in {value, unquote_plus(value)})
-
-
-def _detail(body: bytes, secrets: tuple[str, ...]) -> str:
-    """Return what an error body says, in whichever of the shapes seen; one redacted line, may be empty."""
-    text = body[:MAX_ERROR_BYTES].decode("utf-8", "replace")
-    try:
-        return one_line(_words(json.loads(text)), *secrets)
-    except (ValueError, RecursionError):
-        return one_line(text, *secrets)
-
-
-def _words(said: object) -> str:
-    """Return the words of a JSON error: ``errors[]``, ``message``, ``error``, or the JSON itself."""
-    match said:
-        case {"errors": [*errors]} if errors:
-            words = "; ".join(_words(error) for error in errors)
-        case {"source": {"pointer": str(pointer)}, **rest} if rest:
-            words = f"{_words(rest)} (at {pointer})"
-        case {"detail": str(text)} | {"message": str(text)} | {"title": str(text)} | {"error": str(text)} | str(text):
-            words = text
-        case {"error": dict(inner)}:
-            words = _words(inner)
-        case _:
-            words = json.dumps(said, ensure_ascii=False) if said else ""
-    return words
+def _way_out(error: BaseException) -> str:
+    """Return what to look at when a host could not be reached."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, socket.gaierror):
+            return "its name was not resolved: check the address, and the DNS of the network that the function is in"
+        if isinstance(cause, ssl.SSLError):
+            return "TLS failed: check the address, its certificate, and whether a proxy stands in between"
+        cause = cause.__cause__ or cause.__context__
+    return "check the address, and the way out of the network (route, NAT gateway, security group)"

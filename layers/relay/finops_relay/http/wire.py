@@ -19,6 +19,11 @@ for _library in ("httpx", "httpcore"):
     # They write whole addresses at INFO, and a pre-signed one is a credential; our own line names the path's template.
     logging.getLogger(_library).setLevel(logging.WARNING)
 
+ONE_SHOT = "finops_relay.one_shot"
+"""Extension of a request that must not be sent twice."""
+KEPT_IDLE_S = 50.0
+"""Load balancers end a connection that was idle for 60 s (AWS's default)."""
+RECENT_IDLE_S = 5.0
 AT_ONCE_S = 0.001
 """What is left when nothing is left: a socket takes 0 for "do not block", which is something else."""
 
@@ -81,15 +86,39 @@ class _Backend(httpcore.SyncBackend):
         return _Stream(super().connect_tcp(host, port, _cut(timeout), local_address, socket_options))
 
 
-class _Transport(httpx.HTTPTransport):
-    """httpx's transport over such connections."""
+class _Pool(httpx.HTTPTransport):
+    """httpx's transport over such connections.
+
+    Args:
+        context: for TLS.
+        idle_s: seconds after which an unused connection is not used again.
+    """
+
+    def __init__(self, context: ssl.SSLContext, idle_s: float) -> None:
+        super().__init__(verify=context)
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=context, max_connections=10, keepalive_expiry=idle_s, network_backend=_Backend()
+        )
+
+
+class _Transport(httpx.BaseTransport):
+    """Two pools: calls that are safe to repeat may take a connection that idled between two invocations.
+
+    A connection that its other side dropped while the function was frozen is found out by sending on it, and then
+    nobody knows whether the request arrived. A safe call is sent again; an unsafe one takes no such connection.
+    """
 
     def __init__(self) -> None:
         context = httpx.create_ssl_context()
-        super().__init__(verify=context)
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=context, max_connections=10, keepalive_expiry=5.0, network_backend=_Backend()
-        )
+        self._kept, self._recent = _Pool(context, KEPT_IDLE_S), _Pool(context, RECENT_IDLE_S)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        pool = self._recent if request.extensions.get(ONE_SHOT) else self._kept
+        return pool.handle_request(request)
+
+    def close(self) -> None:
+        self._kept.close()
+        self._recent.close()
 
 
 def new_wire() -> httpx.Client:

@@ -1,44 +1,48 @@
-"""The calls of the Infracost Cloud API that price books need (contract: Infracost API, "Price Books")."""
+"""A client for Infracost Cloud, whole: each method is one call, and says whether repeating it can do harm.
+
+Contract: Infracost API (docs/openapi/infracost.yaml has every operation, with the source of each part).
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, SecretStr
 
-from finops_relay.errors import AnswerNotUnderstood, Call, UploadRefused
-from finops_relay.http.client import Answer, HttpClient
-from finops_relay.infracost.models import FileSlot, Organization, PriceBook, Provider
+from finops_relay.errors import AnswerNotUnderstood, ChangeNotKept
+from finops_relay.http.answers import Answer
+from finops_relay.http.auth import Credential, fixed
+from finops_relay.http.client import HttpClient
+from finops_relay.http.pages import Next, pages
+from finops_relay.infracost.advice import advice
+from finops_relay.infracost.allowed_values import AllowedValues, is_set, lost_tags, tags_with, warnings_of
+from finops_relay.infracost.checks import check_new_guardrail, check_properties, checked_policy, list_of
+from finops_relay.infracost.models import (
+    FileSlot,
+    Guardrail,
+    GuardrailChange,
+    Organization,
+    PolicyChange,
+    PriceBook,
+    Provider,
+    TaggingPolicy,
+)
+from finops_relay.infracost.upload_address import UPLOAD, check_upload_address
 
 Model = TypeVar("Model", bound=BaseModel)
 
-ADVICE = {
-    401: (
-        "This is a CLI token or an expired one: create a service account under Org Settings > API tokens and put its"
-        " token into the secret"
-    ),
-    403: "The service account needs orgAdmin of the enterprise's primary organization",
-    404: "Check the enterprise id, the organization id and the organization slug (Org Settings > General)",
-    413: "The file is larger than the vendor takes",
-}
+API = "https://api.infracost.io/v1"
 
-_REGION = r"[a-z]{2}(?:-[a-z]+)+-[0-9]+"
-S3_HOST = re.compile(
-    r"(?:[a-z0-9._-]+\.)?"  # a bucket
-    r"s3(?:-fips|-accelerate|-accesspoint|-accesspoint-fips|-external-1)?(?:\.dualstack)?"
-    rf"(?:[.-]{_REGION})?\.amazonaws\.com(?:\.cn)?"
-)
-"""Hosts that S3 answers on: virtual-hosted and path style, regional, dual-stack, China (S3 user guide, endpoints).
-
-Not every name under amazonaws.com: load balancers, gateways and machines of anybody have theirs there too.
-"""
-HTTPS_PORT = 443
-
-BOOK = "/enterprises/{enterpriseId}/price-books/{priceBookId}"
+BOOKS = "/enterprises/{enterpriseId}/price-books"
+BOOK = BOOKS + "/{priceBookId}"
+POLICIES = "/orgs/{orgSlug}/tagging-policies"
+POLICY = POLICIES + "/{policyId}"
+GUARDRAILS = "/orgs/{orgSlug}/guardrails"
+GUARDRAIL = GUARDRAILS + "/{guardrailId}"
+PROPERTIES = "/orgs/{orgSlug}/custom-properties"
 
 
 def api_base(url: str) -> str:
@@ -47,26 +51,161 @@ def api_base(url: str) -> str:
     return base if urlsplit(base).path else f"{base}/v1"
 
 
+def connect(token: SecretStr, url: str = API) -> Infracost:
+    """Return a client for one service account token; nothing is sent yet."""
+    return Infracost(HttpClient(api_base(url), Credential(fixed(token), "the token that was given"), advice))
+
+
 @dataclass(frozen=True)
 class Infracost:
-    """A client for one enterprise's or organization's token; each method is one call."""
+    """A client for one token: an organization's own, or for enterprise calls its primary organization's.
+
+    Each method raises VendorError, as the tree in `finops_relay.errors` says, besides what it names itself.
+    """
 
     http: HttpClient
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.http.wire.close()
+
+    # --- tagging policies (contract: "Tagging policies") ------------------------------------------------------------
+
+    def tagging_policies(self, slug: str) -> tuple[TaggingPolicy, ...]:
+        """Return all tagging policies of an organization. Safe to repeat."""
+        return self._all(POLICIES, {"orgSlug": slug}, TaggingPolicy)
+
+    def tagging_policy(self, slug: str, policy_id: str) -> TaggingPolicy:
+        """Return a tagging policy. Safe to repeat."""
+        return _data(self.http.request("GET", POLICY, ids=_policy(slug, policy_id), safe=True), TaggingPolicy)
+
+    def create_tagging_policy(self, slug: str, new: PolicyChange) -> TaggingPolicy:
+        """Create a tagging policy. NOT safe to repeat: each call makes another one.
+
+        Raises InputRefused for a list without values and for an expression that RE2 cannot compile.
+        """
+        body = _resource("tagging-policies", checked_policy(new).body())
+        return _data(self.http.request("POST", POLICIES, ids={"orgSlug": slug}, body=body, safe=False), TaggingPolicy)
+
+    def update_tagging_policy(self, slug: str, policy_id: str, change: PolicyChange) -> TaggingPolicy:
+        """Set what *change* names. Safe to repeat: it sets values.
+
+        ``tags`` are all tags of the policy: read them first, or use `set_allowed_values`.
+        Raises InputRefused as `create_tagging_policy`.
+        """
+        body = _resource("tagging-policies", checked_policy(change).body())
+        answer = self.http.request("PATCH", POLICY, ids=_policy(slug, policy_id), body=body, safe=True)
+        return _data(answer, TaggingPolicy)
+
+    def delete_tagging_policy(self, slug: str, policy_id: str) -> None:
+        """Delete a tagging policy. Safe to repeat: a second time it is not found."""
+        self.http.request("DELETE", POLICY, ids=_policy(slug, policy_id), safe=True)
+
+    def set_allowed_values(
+        self, slug: str, policy_id: str, key: str, values: Iterable[str], *, adopt: bool = False
+    ) -> AllowedValues:
+        """Set the allowed values of one tag; all other tags, and what else the tag has, stay. Safe to repeat.
+
+        One read, one PATCH of the whole array (whether the vendor replaces or merges it is not documented), one read
+        to verify; when the values stand there already, the first read is all.
+
+        Args:
+            slug: of the organization.
+            policy_id: of the tagging policy.
+            key: of the tag, case included.
+            values: all allowed values; sent sorted, each once.
+            adopt: also add the tag where it is missing, and make it a LIST where it is none.
+
+        Raises:
+            InputRefused: there are no values; there is no such tag or it is no LIST, unless *adopt*.
+            ChangeNotKept: the vendor shows something else afterwards.
+        """
+        wanted = list_of(key, values)
+        before = self.tagging_policy(slug, policy_id)
+        tags = tags_with(before, key, wanted, adopt=adopt)
+        former = set(before.tags[key].allowed_values or ()) if key in before.tags else set()
+        if is_set(before, key, wanted):
+            return AllowedValues(before, (), (), warnings_of(before.tags[key]), changed=False)
+        body = _resource("tagging-policies", PolicyChange(tags=tags).body())
+        answer = self.http.request("PATCH", POLICY, ids=_policy(slug, policy_id), body=body, safe=True)
+        after = self.tagging_policy(slug, policy_id)
+        lost = lost_tags(before, after, key)
+        if lost or not is_set(after, key, wanted):
+            shown = len(after.tags[key].allowed_values or ()) if key in after.tags else "no such tag"
+            msg = f"tag {key!r} shows {shown} instead of the {len(wanted):,} values sent"
+            if lost:
+                msg = f"other tags are not what they were: {', '.join(lost)}"
+            raise ChangeNotKept(msg, answer.call)
+        return AllowedValues(
+            after,
+            added=tuple(value for value in wanted if value not in former),
+            removed=tuple(sorted(former.difference(wanted))),
+            warnings=warnings_of(after.tags[key]),
+            changed=True,
+            request_id=answer.request_id,
+        )
+
+    # --- guardrails (contract: "Guardrails") ------------------------------------------------------------------------
+
+    def guardrails(self, slug: str) -> tuple[Guardrail, ...]:
+        """Return all guardrails of an organization. Safe to repeat."""
+        return self._all(GUARDRAILS, {"orgSlug": slug}, Guardrail)
+
+    def guardrail(self, slug: str, guardrail_id: str) -> Guardrail:
+        """Return a guardrail. Safe to repeat."""
+        return _data(self.http.request("GET", GUARDRAIL, ids=_guardrail(slug, guardrail_id), safe=True), Guardrail)
+
+    def create_guardrail(self, slug: str, new: GuardrailChange) -> Guardrail:
+        """Create a guardrail. NOT safe to repeat: each call makes another one.
+
+        ``webhookUrl`` is always sent, empty when there is none, as the vendor's own client does.
+        Raises InputRefused for one without a name or a threshold: it would never trigger.
+        """
+        check_new_guardrail(new)
+        body = _resource("guardrails", {"webhookUrl": "", **new.body()})
+        return _data(self.http.request("POST", GUARDRAILS, ids={"orgSlug": slug}, body=body, safe=False), Guardrail)
+
+    def update_guardrail(self, slug: str, guardrail_id: str, change: GuardrailChange) -> Guardrail:
+        """Set what *change* names, and nothing else. Safe to repeat: it sets values."""
+        body = _resource("guardrails", change.body())
+        answer = self.http.request("PATCH", GUARDRAIL, ids=_guardrail(slug, guardrail_id), body=body, safe=True)
+        return _data(answer, Guardrail)
+
+    def delete_guardrail(self, slug: str, guardrail_id: str) -> None:
+        """Delete a guardrail. Safe to repeat: a second time it is not found."""
+        self.http.request("DELETE", GUARDRAIL, ids=_guardrail(slug, guardrail_id), safe=True)
+
+    # --- custom properties (contract: "Custom properties") ----------------------------------------------------------
+
+    def upload_custom_properties(self, slug: str, csv: bytes) -> str:
+        r"""Replace all custom properties by a CSV, sent as it is; return the request's id. Safe to repeat.
+
+        There is no way to read them back.
+
+        Args:
+            slug: of the organization.
+            csv: UTF-8, lines ended by ``\n``, a header and at least one row.
+
+        Raises:
+            InputRefused: it would empty what Infracost holds, or is not UTF-8.
+        """
+        check_properties(csv)
+        ids = {"orgSlug": slug}
+        return self.http.request("POST", PROPERTIES, ids=ids, body=csv, media_type="text/csv", safe=True).request_id
+
+    # --- price books (contract: "Price Books") ----------------------------------------------------------------------
 
     def create_price_book(self, enterprise_id: str, provider: Provider) -> PriceBook:
         """Create an empty price book. NOT safe to repeat: each call makes another one.
 
         Raises OutcomeUnknown when a book may have been made.
         """
-        path = "/enterprises/{enterpriseId}/price-books"
-        answer = self.http.request(
-            "POST", path, ids={"enterpriseId": enterprise_id}, body={"provider": provider.value}, safe=False
-        )
-        return _data(answer, PriceBook)
+        ids, body = {"enterpriseId": enterprise_id}, {"provider": provider.value}
+        return _data(self.http.request("POST", BOOKS, ids=ids, body=body, safe=False), PriceBook)
 
     def add_price_book_file(self, enterprise_id: str, price_book_id: str) -> FileSlot:
         """Add a file slot to a price book. NOT safe to repeat: each call makes another one."""
-        ids = {"enterpriseId": enterprise_id, "priceBookId": price_book_id}
+        ids = _book(enterprise_id, price_book_id)
         return _data(self.http.request("POST", BOOK + "/files", ids=ids, safe=False), FileSlot)
 
     def upload_price_book_file(self, url: SecretStr, chunks: Callable[[], Iterable[bytes]], length: int) -> Answer:
@@ -74,34 +213,28 @@ class Infracost:
 
         Raises UploadRefused when the address is not one to upload to, has expired or does not fit.
         """
-        self._check_upload_address(url.get_secret_value())
-        return self.http.upload("{preSignedUrl}", url.get_secret_value(), chunks, length, "text/csv")
+        address = url.get_secret_value()
+        check_upload_address(address, self.http.base_url)
+        return self.http.upload(UPLOAD, address, chunks, length, "text/csv")
 
     def ingest_price_book(self, enterprise_id: str, price_book_id: str) -> PriceBook:
         """Start the ingestion. NOT safe to repeat blindly: read the status first."""
-        ids = {"enterpriseId": enterprise_id, "priceBookId": price_book_id}
+        ids = _book(enterprise_id, price_book_id)
         return _data(self.http.request("POST", BOOK + "/ingest", ids=ids, safe=False), PriceBook)
 
     def price_book(self, enterprise_id: str, price_book_id: str) -> PriceBook:
         """Return a price book with its status. Safe to repeat."""
-        ids = {"enterpriseId": enterprise_id, "priceBookId": price_book_id}
-        return _data(self.http.request("GET", BOOK, ids=ids, safe=True), PriceBook)
+        return _data(self.http.request("GET", BOOK, ids=_book(enterprise_id, price_book_id), safe=True), PriceBook)
 
     def price_books(self, enterprise_id: str) -> tuple[PriceBook, ...]:
-        """Return the first page of price books; no further page is documented. Safe to repeat."""
-        path = "/enterprises/{enterpriseId}/price-books"
-        answer = self.http.request("GET", path, ids={"enterpriseId": enterprise_id}, safe=True)
-        found = answer.json()
-        books = found.get("data") if isinstance(found, dict) else None
-        if not isinstance(books, list):
-            msg = "the answer has no list under 'data'"
-            raise AnswerNotUnderstood(msg, answer.call)
-        return tuple(_model(answer, PriceBook, book) for book in books)
+        """Return all price books of an enterprise. Safe to repeat."""
+        return self._all(BOOKS, {"enterpriseId": enterprise_id}, PriceBook)
 
     def delete_price_book(self, enterprise_id: str, price_book_id: str) -> None:
         """Delete a price book. Safe to repeat: a second time it is not found."""
-        ids = {"enterpriseId": enterprise_id, "priceBookId": price_book_id}
-        self.http.request("DELETE", BOOK, ids=ids, safe=True)
+        self.http.request("DELETE", BOOK, ids=_book(enterprise_id, price_book_id), safe=True)
+
+    # --- organizations (contract: "Price Books", activation) --------------------------------------------------------
 
     def activate_price_book(self, organization_id: str, price_book_id: str) -> tuple[Organization, str]:
         """Make an organization use a price book; return it and the request's id. Safe to repeat: it sets a value."""
@@ -118,37 +251,38 @@ class Infracost:
             raise AnswerNotUnderstood(msg, answer.call)
         return organization, answer.request_id
 
-    def _check_upload_address(self, url: str) -> None:
-        """Refuse an address that is not https on an S3 host, or on the API's own host if that is not the vendor's."""
-        call = Call("PUT", "{preSignedUrl}")
-        try:
-            parts, own = urlsplit(url), urlsplit(self.http.base_url)
-            host, port = parts.hostname or "", parts.port
-        except ValueError:
-            msg = "the vendor gave an upload address that is no address; nothing was sent"
-            raise UploadRefused(msg, call) from None
-        if "@" in parts.netloc:
-            msg = "the vendor gave an upload address with credentials in it; nothing was sent"
-            raise UploadRefused(msg, call)
-        vendors_own = f".{own.hostname}".endswith(".infracost.io")
-        if not vendors_own and host and host == own.hostname and parts.scheme in {"https", own.scheme}:
-            return
-        if parts.scheme != "https" or port not in {None, HTTPS_PORT} or not S3_HOST.fullmatch(host):
-            msg = f"the vendor gave an upload address that is not https on S3 (host {host[:100]!r}); nothing was sent"
-            raise UploadRefused(msg, call)
+    def _all(self, path: str, ids: Mapping[str, str], model: type[Model]) -> tuple[Model, ...]:
+        """Return what a list holds, all its pages."""
+        found = pages(self.http, "GET", path, _next, ids=ids)
+        return tuple(answer.fitted(model, item) for answer in found for item in answer.listed("data"))
+
+
+def _next(answer: Answer) -> Next | None:
+    """Return JSON:API's next page; none is documented, so there may never be one."""
+    links = answer.json().get("links")
+    address = links.get("next") if isinstance(links, dict) else None
+    if isinstance(address, dict):  # JSON:API lets a link be an object
+        address = address.get("href")
+    return Next(address) if isinstance(address, str) and address else None
 
 
 def _data(answer: Answer, model: type[Model]) -> Model:
     """Return what stands under ``data``, checked. Raises AnswerNotUnderstood."""
-    found = answer.json()
-    return _model(answer, model, found.get("data") if isinstance(found, dict) else None)
+    return answer.fitted(model, answer.under("data"))
 
 
-def _model(answer: Answer, model: type[Model], found: object) -> Model:
-    """Return *found* as *model*; what does not fit is named without its value, which may be a secret."""
-    try:
-        return model.model_validate(found)
-    except ValidationError as error:
-        fields = ", ".join(".".join(map(str, problem["loc"])) or "data" for problem in error.errors())
-        msg = f"the answer does not fit the contract at: {fields}"
-        raise AnswerNotUnderstood(msg, answer.call) from None
+def _resource(kind: str, attributes: Mapping[str, object]) -> dict[str, object]:
+    """Return the body of a call on a JSON:API resource."""
+    return {"data": {"type": kind, "attributes": attributes}}
+
+
+def _policy(slug: str, policy_id: str) -> dict[str, str]:
+    return {"orgSlug": slug, "policyId": policy_id}
+
+
+def _guardrail(slug: str, guardrail_id: str) -> dict[str, str]:
+    return {"orgSlug": slug, "guardrailId": guardrail_id}
+
+
+def _book(enterprise_id: str, price_book_id: str) -> dict[str, str]:
+    return {"enterpriseId": enterprise_id, "priceBookId": price_book_id}

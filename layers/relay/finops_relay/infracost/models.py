@@ -1,10 +1,16 @@
-"""What Infracost answers, tolerant of fields that we do not know (contract: Infracost API, "Price Books")."""
+"""What Infracost is sent and what it answers (contract: Infracost API; tolerant of fields that we do not know).
+
+What is written (`Tag`, `PolicyChange`, `GuardrailChange`) refuses unknown fields; what was read (`HeldTag`,
+`PolicyAttributes`, `GuardrailAttributes`) keeps them, so that sending it back loses nothing.
+"""
 
 from __future__ import annotations
 
+from decimal import Decimal
 from enum import StrEnum
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, SerializeAsAny, field_validator
 from pydantic.alias_generators import to_camel
 
 from finops_relay.http.redact import one_line
@@ -21,6 +27,24 @@ class _Read(BaseModel):
     """Frozen, read by the API's names, unknown fields ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
+
+
+class _Written(BaseModel):
+    """Frozen, written by the API's names; a field that was not given is not sent."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+    def body(self) -> dict[str, Any]:
+        """Return what is sent; a webhook's address in the clear, so this is for the wire only."""
+        given = self.model_dump(by_alias=True, exclude_unset=True)
+        return {name: _in_the_clear(value) for name, value in given.items()}
+
+
+def _in_the_clear(value: object) -> object:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+# --- price books and organizations ------------------------------------------------------------------------------------
 
 
 class PriceBookFile(_Read):
@@ -59,3 +83,153 @@ class Organization(_Read):
 
     id: str = Field(min_length=1)
     custom_price_book_id: str | None = None
+
+
+# --- filters ----------------------------------------------------------------------------------------------------------
+
+
+class Names(_Written):
+    """Names that a filter lets in and keeps out."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+class Filters(_Written):
+    """What a policy or a guardrail looks at; what is not named is not filtered.
+
+    The contract names ``repos`` only; the others were seen at policies.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    repos: Names | None = None
+    projects: Names | None = None
+    base_branches: Names | None = None
+    resources: Names | None = None
+
+
+# --- tagging policies -------------------------------------------------------------------------------------------------
+
+
+class ValueType(StrEnum):
+    """What values of a tag are allowed (LIST is documented; the others were seen)."""
+
+    LIST = "LIST"
+    ANY = "ANY"
+    REGEX = "REGEX"
+
+
+class Tag(_Written):
+    """One tag that a policy asks for."""
+
+    key: str = Field(min_length=1)
+    mandatory: bool | None = None
+    value_type: str | None = None
+    """One of `ValueType`; others are kept as they were read."""
+    allowed_values: tuple[str, ...] | None = None
+    """For LIST: compared exactly, case included."""
+    allowed_regex: str | None = None
+    """For REGEX: in RE2's syntax."""
+    message: str | None = None
+    """Shown to an engineer whose value is not allowed."""
+
+
+class HeldTag(Tag):
+    """A tag as Infracost holds it, with whatever else stands there."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class PolicyChange(_Written):
+    """A new tagging policy, or what changes of one."""
+
+    name: str | None = None
+    message: str | None = None
+    pr_comment: bool | None = None
+    block_pr: bool | None = None
+    tags: tuple[SerializeAsAny[Tag], ...] | None = None
+    """All tags of the policy: one that is left out is taken away."""
+    filters: Filters | None = None
+
+
+class PolicyAttributes(PolicyChange):
+    """A tagging policy as Infracost holds it, with whatever else stands there."""
+
+    model_config = ConfigDict(extra="allow")
+
+    tags: tuple[SerializeAsAny[HeldTag], ...] | None = None
+
+
+class TaggingPolicy(_Read):
+    """A tagging policy; ``type`` is not looked at."""
+
+    id: str = Field(min_length=1)
+    attributes: PolicyAttributes
+
+    @property
+    def tags(self) -> dict[str, HeldTag]:
+        """The tags by key."""
+        return {tag.key: tag for tag in self.attributes.tags or ()}
+
+
+# --- guardrails -------------------------------------------------------------------------------------------------------
+
+
+class Scope(StrEnum):
+    """What a guardrail is evaluated for."""
+
+    PULL_REQUEST = "PULL_REQUEST"
+    PROJECT = "PROJECT"
+
+
+class GuardrailChange(_Written):
+    """A new guardrail, or what changes of one; amounts in the organization's currency a month.
+
+    Several thresholds must all be crossed; comparisons are strict; the percentage is rounded to a whole number first;
+    the total fires only when a change crosses it from below.
+    """
+
+    name: str | None = None
+    scope: str | None = None
+    """One of `Scope`; others are kept as they were read."""
+    increase_threshold: Decimal | None = None
+    increase_percentage_threshold: Decimal | None = Field(
+        default=None,
+        validation_alias=AliasChoices(
+            "increasePercentageThreshold", "increasePercentThreshold", "increase_percentage_threshold"
+        ),
+        serialization_alias="increasePercentageThreshold",
+    )
+    total_threshold: Decimal | None = None
+    message: str | None = None
+    pr_comment: bool | None = None
+    block_pr: bool | None = None
+    webhook_url: SecretStr | None = None
+    """Whoever holds any token of the organization can read it; an empty one takes the webhook away."""
+    filters: Filters | None = None
+
+    @property
+    def thresholds(self) -> tuple[Decimal, ...]:
+        """The thresholds that are set."""
+        found = (self.increase_threshold, self.increase_percentage_threshold, self.total_threshold)
+        return tuple(each for each in found if each is not None)
+
+
+class GuardrailAttributes(GuardrailChange):
+    """A guardrail as Infracost holds it, with whatever else stands there."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @field_validator("scope")
+    @classmethod
+    def _contracts_name(cls, scope: str | None) -> str | None:
+        """Read the name that was seen as the contract's, or every comparison would show a difference."""
+        return Scope.PULL_REQUEST if scope == "REPO" else scope
+
+
+class Guardrail(_Read):
+    """A guardrail; ``type`` is not looked at, since the singular was seen too."""
+
+    id: str = Field(min_length=1)
+    attributes: GuardrailAttributes

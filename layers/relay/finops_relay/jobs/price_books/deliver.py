@@ -27,7 +27,6 @@ from finops_relay.errors import (
     SourceGone,
     UploadRefused,
     VendorError,
-    VendorUnavailable,
     Wait,
 )
 from finops_relay.infracost.models import PriceBook, Provider
@@ -189,7 +188,7 @@ class _Run:
             self._end(Outcome.FAILED, str(error), redrop=True)
             return
         # Only a POST that was certainly not acted on takes its intent back; a look after a lost answer settles nothing.
-        unknown = isinstance(error, OutcomeUnknown | AnswerNotUnderstood | VendorUnavailable)
+        unknown = isinstance(error, OutcomeUnknown | AnswerNotUnderstood)
         if error.call.method == "POST" and not unknown:
             self._save(self.delivery.but(intent=""))
         raise self._wait(self.waits.after(self.delivery.waits, error.retry_after_s), str(error)) from error

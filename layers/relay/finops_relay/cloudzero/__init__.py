@@ -1,0 +1,1 @@
+"""CloudZero: one client over two contracts; `connect.connect` makes a client."""

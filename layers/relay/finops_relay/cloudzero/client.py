@@ -1,0 +1,295 @@
+"""CloudZero, whole, under either contract: what can be asked for, and whether repeating it can do harm.
+
+`contracts.openapi` and `contracts.live` say how each call is made; `connect` finds out which of them a tenant speaks.
+Documents: docs/openapi/cloudzero-openapi.yaml and docs/openapi/cloudzero-live.yaml, with the source of each part.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, ClassVar, NoReturn
+
+from finops_relay.cloudzero.idempotency import IdempotencyKeys
+from finops_relay.cloudzero.records import (
+    AllocationRecord,
+    BillingDrop,
+    BillingRow,
+    Budget,
+    BudgetChange,
+    ContractName,
+    CostQuery,
+    CostRow,
+    Dimension,
+    DropAccepted,
+    DropCheck,
+    DropOperation,
+    DropSummary,
+    Insight,
+    InsightChange,
+    MetricRecord,
+    RecordKey,
+    StoredRecord,
+)
+from finops_relay.errors import InputRefused, NotInContract
+from finops_relay.http.client import HttpClient
+
+STREAM = re.compile(r"[\w.-]{1,256}", re.ASCII)
+"""Names of telemetry streams (contract page, "Telemetry"); only letters of ASCII, which both contracts take alike."""
+MONTH = "%Y-%m"
+
+
+@dataclass(frozen=True)
+class CloudZero(ABC):
+    """A client for one API key.
+
+    Each method raises VendorError, as the tree in `finops_relay.errors` says, and NotInContract where the tenant's
+    contract has no such call or field, besides what it names itself. "Safe" and "unsafe" say whether the same call may
+    be made again when its outcome is unknown.
+
+    Args:
+        http: the core, with the API's address and the key.
+        test_key: under ``live``, writes of API V2 go to a sandbox of this name that is purged after an hour.
+    """
+
+    http: HttpClient
+    test_key: str = ""
+
+    name: ClassVar[ContractName]
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.http.wire.close()
+
+    # --- billing ------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def costs(self, query: CostQuery) -> Iterator[CostRow]:
+        """Yield what was spent, page by page as it is asked for. Safe.
+
+        Under ``live`` a tenant may ask 60 times a day; further pages of one question do not count.
+        Raises NotInContract for a granularity or a cost type that the contract lacks.
+        """
+
+    @abstractmethod
+    def dimensions(self) -> tuple[Dimension, ...]:
+        """Return what costs can be grouped and filtered by. Safe."""
+
+    # --- insights -----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def insights(self) -> tuple[Insight, ...]:
+        """Return all insights. Safe."""
+
+    @abstractmethod
+    def insight(self, insight_id: str) -> Insight:
+        """Return an insight. Safe."""
+
+    @abstractmethod
+    def create_insight(self, new: InsightChange, keys: IdempotencyKeys | None = None) -> Insight:
+        """Create an insight; it needs a title. UNSAFE: each call makes another one.
+
+        Under ``live`` the same *keys* make a repetition harmless when no answer came.
+        """
+
+    @abstractmethod
+    def update_insight(self, insight_id: str, change: InsightChange) -> Insight:
+        """Set what *change* names, and nothing else. Safe: it sets values.
+
+        One PATCH under ``live``. ``openapi`` only replaces an insight whole: there it is read first and sent back with
+        the change, so that another's change in between is lost.
+        """
+
+    @abstractmethod
+    def delete_insight(self, insight_id: str) -> None:
+        """Delete an insight. Safe: a second time it is not found."""
+
+    # --- budgets ------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def budgets(self) -> tuple[Budget, ...]:
+        """Return all budgets. Safe."""
+
+    @abstractmethod
+    def budget(self, budget_id: str) -> Budget:
+        """Return a budget. Safe."""
+
+    @abstractmethod
+    def create_budget(self, new: BudgetChange, keys: IdempotencyKeys | None = None) -> Budget:
+        """Create a budget. UNSAFE: each call makes another one; *keys* as for `create_insight`.
+
+        It needs a name, and under ``openapi`` an amount and a period, under ``live`` a view and monthly limits.
+        """
+
+    @abstractmethod
+    def update_budget(self, budget_id: str, change: BudgetChange) -> Budget:
+        """Set what *change* names, and nothing else. Safe; under ``openapi`` as `update_insight`."""
+
+    @abstractmethod
+    def delete_budget(self, budget_id: str) -> None:
+        """Delete a budget. Safe: a second time it is not found."""
+
+    # --- telemetry ----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def add_metric_records(self, stream: str, records: Sequence[MetricRecord] | bytes) -> str:
+        """Add records to a unit metric stream; return the request's id. UNSAFE: what is sent twice counts twice.
+
+        Args:
+            stream: its name; the first record makes it, and freezes its dimensions' names and its granularity.
+            records: or a body that `metric_body` made.
+        """
+
+    def replace_metric_records(self, stream: str, records: Sequence[MetricRecord] | bytes) -> str:
+        """Set records of a unit metric stream; return the request's id. Safe. ``live`` only.
+
+        What it replaces has the same timestamp, granularity and dimensions: add up by these first, since of two records
+        alike the later one stays. Under ``openapi``, delete the period and add.
+        """
+        del stream, records
+        self._lacks("replaces no metric records: delete the period's records, then add")
+
+    @abstractmethod
+    def delete_metric_records(self, stream: str, keys: Sequence[RecordKey]) -> None:
+        """Delete the records of a unit metric stream that match any of *keys*. Safe.
+
+        One call under ``live``; under ``openapi`` one for each key.
+        """
+
+    @abstractmethod
+    def delete_stream(self, stream: str) -> None:
+        """Delete a stream with all that it holds; under ``live`` it may take a while. Safe: then it is not found."""
+
+    def metric_records(self, stream: str, limit: int = 1000) -> tuple[StoredRecord, ...]:
+        """Return the latest records of a unit metric stream, 1 to 1,000. Safe. ``live`` only."""
+        del stream, limit
+        self._lacks("has no way to read telemetry")
+
+    def telemetry_records(self, stream: str, limit: int = 1000) -> tuple[StoredRecord, ...]:
+        """Return the latest records of a stream of either kind, 1 to 1,000. Safe. ``live`` only."""
+        del stream, limit
+        self._lacks("has no way to read telemetry")
+
+    @abstractmethod
+    def add_allocation_records(self, stream: str, records: Sequence[AllocationRecord] | bytes) -> str:
+        """Add records to an allocation stream; return the request's id. UNSAFE: what is sent twice counts twice.
+
+        *records* may be a body that `allocation_body` made.
+        """
+
+    @abstractmethod
+    def replace_allocation_records(self, stream: str, records: Sequence[AllocationRecord] | bytes) -> str:
+        """Set records of an allocation stream; return the request's id. Safe.
+
+        Under ``live`` it replaces by timestamp, granularity, element and dimensions; under ``openapi`` whatever the
+        stream holds at the timestamp and granularity.
+        """
+
+    @abstractmethod
+    def delete_allocation_records(self, stream: str, keys: Sequence[RecordKey]) -> None:
+        """Delete the records of an allocation stream that match any of *keys*. Safe; calls as for metrics."""
+
+    # --- billing drops ------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def create_billing_drop(
+        self,
+        connection_id: str,
+        drop: BillingDrop | bytes,
+        *,
+        operation: DropOperation | None = None,
+        keys: IdempotencyKeys | None = None,
+    ) -> DropAccepted:
+        """Send costs to an AnyCost Stream connection, never two at once to one connection.
+
+        UNSAFE for ``sum``, which is all that ``openapi`` has: what is sent twice counts twice. Safe for the two that
+        replace, as long as nothing else was sent in between.
+
+        Args:
+            connection_id: of the connection.
+            drop: or a body that `drop_body` made; then *operation* is the one that stands in it.
+            operation: of a body given as bytes.
+            keys: for this body; after OutcomeUnknown the same object, or its `current`, makes a repetition harmless
+                when no answer came. ``live`` only; each call has keys of its own unless given.
+
+        Raises:
+            OutcomeUnknown: the drop may have been taken.
+            BodyTooLarge: it is larger than 5,000,000 bytes.
+        """
+
+    def billing_drops(self, connection_id: str) -> tuple[DropSummary, ...]:
+        """Return the drops of a connection. Safe. ``live`` only."""
+        del connection_id
+        self._lacks("has no way to read billing drops back")
+
+    def billing_drop_rows(self, connection_id: str, month: date) -> tuple[BillingRow, ...]:
+        """Return what a connection holds of a month; it may lag behind what was sent. Safe. ``live`` only.
+
+        Args:
+            connection_id: of the connection.
+            month: any day of it.
+        """
+        del connection_id, month
+        self._lacks("has no way to read billing drops back")
+
+    def validate_billing_drop(self, drop: BillingDrop | bytes) -> DropCheck:
+        """Ask whether a drop would be taken, without sending it to a connection. Safe. ``live`` only."""
+        del drop
+        self._lacks("has no dry run of billing drops")
+
+    # --- bodies made ahead --------------------------------------------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def drop_body(cls, drop: BillingDrop) -> bytes:
+        """Return the body of a drop, to be kept and sent later as it is; nothing is sent."""
+
+    @classmethod
+    @abstractmethod
+    def metric_body(cls, records: Sequence[MetricRecord]) -> bytes:
+        """Return the body of unit metric records; nothing is sent."""
+
+    @classmethod
+    @abstractmethod
+    def allocation_body(cls, records: Sequence[AllocationRecord]) -> bytes:
+        """Return the body of allocation records; nothing is sent."""
+
+    # --- what both contracts share ------------------------------------------------------------------------------------
+
+    @classmethod
+    def _lacks(cls, what: str) -> NoReturn:
+        """Raise NotInContract."""
+        other = next(name for name in ContractName if name is not cls.name)
+        msg = f"the contract {cls.name.value!r} {what} (CLOUDZERO_CONTRACT; {other.value!r} may)"
+        raise NotInContract(msg)
+
+    @classmethod
+    def _refuse_lacking(cls, given: Mapping[str, Any], lacking: Sequence[str], what: str) -> None:
+        """Refuse fields that the contract has not. Raises NotInContract."""
+        found = [name for name in lacking if given.get(name) is not None]
+        if found:
+            cls._lacks(f"has no {', '.join(found)} in {what}")
+
+
+def stream_ids(stream: str) -> dict[str, str]:
+    """Return the part of an address that names a stream. Raises InputRefused."""
+    if not STREAM.fullmatch(stream) or set(stream) == {"."}:
+        reason = "a stream's name has 1 to 256 letters, digits, dots, hyphens and underscores"
+        raise InputRefused(reason, value=stream, fix="rename the stream")
+    return {"stream_name": stream}
+
+
+def zulu(moment: datetime) -> str:
+    """Return a time in UTC as both contracts write it."""
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def required(given: Mapping[str, Any], names: Sequence[str], what: str) -> None:
+    """Refuse a new thing without what its contract requires. Raises InputRefused."""
+    missing = [name for name in names if not given.get(name) and given.get(name) != 0]
+    if missing:
+        reason = f"a new {what} needs {' and '.join(missing)}"
+        raise InputRefused(reason, fix="give it")

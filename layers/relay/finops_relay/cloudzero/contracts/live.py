@@ -1,0 +1,449 @@
+"""The contract `live`: what the vendor itself documents today.
+
+Document: docs/openapi/cloudzero-live.yaml. It can replace, read back and judge; a drop's default wipes a month, so the
+operation is always written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, ClassVar
+
+from typing_extensions import override
+
+from finops_relay.cloudzero.client import MONTH, CloudZero, required, stream_ids, zulu
+from finops_relay.cloudzero.idempotency import IdempotencyKeys
+from finops_relay.cloudzero.records import (
+    AllocationRecord,
+    BillingDrop,
+    BillingRow,
+    Budget,
+    BudgetChange,
+    ContractName,
+    CostGranularity,
+    CostQuery,
+    CostRow,
+    CostType,
+    Dimension,
+    DropAccepted,
+    DropCheck,
+    DropOperation,
+    DropSummary,
+    Granularity,
+    Insight,
+    InsightChange,
+    MetricRecord,
+    RecordKey,
+    StoredRecord,
+    plain,
+)
+from finops_relay.errors import AnswerNotUnderstood, InputRefused, VendorError
+from finops_relay.http.answers import Answer
+from finops_relay.http.client import encoded
+from finops_relay.http.pages import Next, pages
+
+COSTS = "/v2/billing/costs"
+DIMENSIONS = "/v2/billing/dimensions"
+INSIGHTS = "/v2/insights"
+INSIGHT = INSIGHTS + "/{insight_id}"
+BUDGETS = "/v2/budgets"
+BUDGET = BUDGETS + "/{budget_id}"
+STREAM = "/unit-cost/v1/telemetry/{stream_name}"
+METRIC = "/unit-cost/v1/telemetry/metric/{stream_name}"
+ALLOCATION = "/unit-cost/v1/telemetry/allocation/{stream_name}"
+ANYCOST = "/v2/connections/billing/anycost"
+DROPS = ANYCOST + "/{connection_id}/billing_drops"
+MONTH_ROWS = DROPS + "/{month}"
+VALIDATE = ANYCOST + "/validate_billing_drop"
+
+TEST_KEY = "cloudzero-test-key"
+MAX_DIGITS = 15
+"""Significant digits of a telemetry value."""
+MAX_RECORDS = 1000
+"""That one reading of telemetry gives."""
+MAX_MONTH_BYTES = 150_000_000
+"""Of a month that is read back: a stream holds 70 MB of bodies a month, and an answer may be wordier."""
+
+
+@dataclass(frozen=True)
+class LiveCloudZero(CloudZero):
+    """CloudZero as the vendor documents it."""
+
+    name: ClassVar[ContractName] = ContractName.LIVE
+
+    @override
+    def costs(self, query: CostQuery) -> Iterator[CostRow]:
+        if query.granularity is CostGranularity.CUMULATIVE:
+            self._lacks("has no cumulative costs")
+        params: dict[str, str | Sequence[str]] = {"start_date": zulu(query.start), "end_date": zulu(query.end)}
+        if query.granularity is not None:
+            params["granularity"] = query.granularity.value
+        if query.group_by:
+            params["group_by"] = query.group_by
+        if query.filters:
+            params["filters"] = encoded(query.filters).decode()
+        if query.cost_type is not None:
+            suffix = "" if query.cost_type is CostType.USAGE_AMOUNT else "_cost"
+            params["cost_type"] = query.cost_type.value + suffix
+        return self._rows(params, query.group_by)
+
+    def _rows(self, params: Mapping[str, str | Sequence[str]], group_by: Sequence[str]) -> Iterator[CostRow]:
+        for page in pages(self.http, "GET", COSTS, _next, params=params):
+            for found in page.listed("costs"):
+                row = found if isinstance(found, dict) else {}
+                value = row.get("cost", row.get("usage_amount"))
+                group = {name: row[name] for name in group_by if name in row}
+                yield page.fitted(CostRow, {"at": row.get("usage_date"), "value": value, "group": group})
+
+    @override
+    def dimensions(self) -> tuple[Dimension, ...]:
+        answer = self.http.request("GET", DIMENSIONS, safe=True)
+        return tuple(answer.fitted(Dimension, found) for found in answer.listed("dimensions"))
+
+    # --- insights -----------------------------------------------------------------------------------------------------
+
+    @override
+    def insights(self) -> tuple[Insight, ...]:
+        return tuple(_insight(page, found) for page, found in self._listed(INSIGHTS, "insights"))
+
+    @override
+    def insight(self, insight_id: str) -> Insight:
+        answer = self.http.request("GET", INSIGHT, ids={"insight_id": insight_id}, safe=True)
+        return _insight(answer, answer.under("insight"))
+
+    @override
+    def create_insight(self, new: InsightChange, keys: IdempotencyKeys | None = None) -> Insight:
+        required(dict(new), ["title"], "insight")
+        body = self._insight_body(new)
+        answer = self.http.request("POST", INSIGHTS, body=body, headers_of=self._headers_of(keys), safe=False)
+        return _insight(answer, answer.under("insight"))
+
+    @override
+    def update_insight(self, insight_id: str, change: InsightChange) -> Insight:
+        ids, body = {"insight_id": insight_id}, self._insight_body(change)
+        answer = self.http.request("PATCH", INSIGHT, ids=ids, body=body, headers_of=self._headers_of(), safe=True)
+        return _insight(answer, answer.under("insight"))
+
+    @override
+    def delete_insight(self, insight_id: str) -> None:
+        ids = {"insight_id": insight_id}
+        self.http.request("DELETE", INSIGHT, ids=ids, headers_of=self._headers_of(), safe=True)
+
+    @classmethod
+    def _insight_body(cls, change: InsightChange) -> dict[str, object]:
+        cls._refuse_lacking(dict(change), ["filters", "group_by"], "an insight")
+        given = change.model_dump(exclude_none=True, exclude={"filters", "group_by"})
+        if change.cost_impact is not None:
+            given["cost_impact"] = plain(change.cost_impact)
+        return given
+
+    # --- budgets ------------------------------------------------------------------------------------------------------
+
+    @override
+    def budgets(self) -> tuple[Budget, ...]:
+        return tuple(_budget(page, found) for page, found in self._listed(BUDGETS, "budgets"))
+
+    @override
+    def budget(self, budget_id: str) -> Budget:
+        answer = self.http.request("GET", BUDGET, ids={"budget_id": budget_id}, safe=True)
+        return _budget(answer, answer.under("budget"))
+
+    @override
+    def create_budget(self, new: BudgetChange, keys: IdempotencyKeys | None = None) -> Budget:
+        required(dict(new), ["name", "view_id", "monthly_limits"], "budget")
+        body = self._budget_body(new)
+        answer = self.http.request("POST", BUDGETS, body=body, headers_of=self._headers_of(keys), safe=False)
+        return _budget(answer, answer.under("budget"))
+
+    @override
+    def update_budget(self, budget_id: str, change: BudgetChange) -> Budget:
+        ids, body = {"budget_id": budget_id}, self._budget_body(change)
+        answer = self.http.request("PATCH", BUDGET, ids=ids, body=body, headers_of=self._headers_of(), safe=True)
+        return _budget(answer, answer.under("budget"))
+
+    @override
+    def delete_budget(self, budget_id: str) -> None:
+        self.http.request("DELETE", BUDGET, ids={"budget_id": budget_id}, headers_of=self._headers_of(), safe=True)
+
+    @classmethod
+    def _budget_body(cls, change: BudgetChange) -> dict[str, object]:
+        cls._refuse_lacking(dict(change), ["amount", "period", "notifications"], "a budget")
+        limits = change.monthly_limits
+        given: dict[str, object] = {
+            "name": change.name,
+            "view": {"id": change.view_id} if change.view_id is not None else None,
+            "planned_limits": None,
+            "alerts": change.alerts,
+        }
+        if limits is not None:
+            months = {month_start(day): {"amount": plain(amount)} for day, amount in limits.items()}
+            given["planned_limits"] = {"monthly": months}
+        return {name: value for name, value in given.items() if value is not None}
+
+    # --- telemetry ----------------------------------------------------------------------------------------------------
+
+    @override
+    def add_metric_records(self, stream: str, records: Sequence[MetricRecord] | bytes) -> str:
+        return self._metrics(stream, "/sum", records, safe=False)
+
+    @override
+    def replace_metric_records(self, stream: str, records: Sequence[MetricRecord] | bytes) -> str:
+        return self._metrics(stream, "/replace", records, safe=True)
+
+    def _metrics(self, stream: str, tail: str, records: Sequence[MetricRecord] | bytes, *, safe: bool) -> str:
+        body = records if isinstance(records, bytes) else self.metric_body(records)
+        return self.http.request("POST", METRIC + tail, ids=stream_ids(stream), body=body, safe=safe).request_id
+
+    @override
+    def delete_metric_records(self, stream: str, keys: Sequence[RecordKey]) -> None:
+        body = {"records": [self._metric_key(key) for key in keys]}
+        if keys:
+            self.http.request("POST", METRIC + "/delete", ids=stream_ids(stream), body=body, safe=True)
+
+    @override
+    def delete_stream(self, stream: str) -> None:
+        self.http.request("DELETE", STREAM, ids=stream_ids(stream), safe=True)
+
+    @override
+    def metric_records(self, stream: str, limit: int = MAX_RECORDS) -> tuple[StoredRecord, ...]:
+        return self._stored(METRIC, stream, limit)
+
+    @override
+    def telemetry_records(self, stream: str, limit: int = MAX_RECORDS) -> tuple[StoredRecord, ...]:
+        return self._stored(STREAM + "/records", stream, limit)
+
+    def _stored(self, path: str, stream: str, limit: int) -> tuple[StoredRecord, ...]:
+        if not 1 <= limit <= MAX_RECORDS:
+            reason = f"1 to {MAX_RECORDS:,} records can be read at once"
+            raise InputRefused(reason, value=str(limit), fix="ask for fewer")
+        answer = self.http.request("GET", path, ids=stream_ids(stream), params={"limit": str(limit)}, safe=True)
+        return tuple(_stored(answer, found) for found in answer.listed("records"))
+
+    @override
+    def add_allocation_records(self, stream: str, records: Sequence[AllocationRecord] | bytes) -> str:
+        return self._allocate(stream, "/sum", records, safe=False)
+
+    @override
+    def replace_allocation_records(self, stream: str, records: Sequence[AllocationRecord] | bytes) -> str:
+        return self._allocate(stream, "/replace", records, safe=True)
+
+    def _allocate(self, stream: str, tail: str, records: Sequence[AllocationRecord] | bytes, *, safe: bool) -> str:
+        body = records if isinstance(records, bytes) else self.allocation_body(records)
+        return self.http.request("POST", ALLOCATION + tail, ids=stream_ids(stream), body=body, safe=safe).request_id
+
+    @override
+    def delete_allocation_records(self, stream: str, keys: Sequence[RecordKey]) -> None:
+        body = {"records": [_allocation_key(key) for key in keys]}
+        if keys:
+            self.http.request("POST", ALLOCATION + "/delete", ids=stream_ids(stream), body=body, safe=True)
+
+    @classmethod
+    @override
+    def metric_body(cls, records: Sequence[MetricRecord]) -> bytes:
+        return encoded({"records": [cls._metric(record) for record in records]})
+
+    @classmethod
+    @override
+    def allocation_body(cls, records: Sequence[AllocationRecord]) -> bytes:
+        return encoded({"records": [_allocation(record) for record in records]})
+
+    @classmethod
+    def _metric(cls, record: MetricRecord) -> dict[str, object]:
+        if record.granularity is Granularity.HOURLY:
+            cls._lacks("has no HOURLY metrics: add the hours up to DAILY")
+        body: dict[str, object] = {"timestamp": zulu(record.timestamp), "value": _value(record)}
+        body["granularity"] = record.granularity
+        return {**body, "associated_cost": record.dimensions} if record.dimensions else body
+
+    @classmethod
+    def _metric_key(cls, key: RecordKey) -> dict[str, object]:
+        if key.granularity is Granularity.HOURLY:
+            cls._lacks("has no HOURLY metrics")
+        if key.element_name:
+            cls._lacks("has no element_name in metrics")
+        several = [name for name, values in key.dimensions.items() if len(values) != 1]
+        if several:
+            cls._lacks(f"takes one value for each dimension of a metric ({', '.join(several)})")
+        found: dict[str, object] = {
+            "timestamp": zulu(key.timestamp),
+            "granularity": key.granularity,
+            "associated_cost": {name: values[0] for name, values in key.dimensions.items()} or None,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    # --- billing drops ------------------------------------------------------------------------------------------------
+
+    @override
+    def create_billing_drop(
+        self,
+        connection_id: str,
+        drop: BillingDrop | bytes,
+        *,
+        operation: DropOperation | None = None,
+        keys: IdempotencyKeys | None = None,
+    ) -> DropAccepted:
+        if isinstance(drop, bytes):
+            body, does = drop, operation
+        else:
+            body, does = self.drop_body(drop), drop.operation
+        if does is None:
+            reason = "a body made ahead does not say what it does to its month"
+            raise InputRefused(reason, fix="give the operation that stands in it")
+        answer = self.http.request(
+            "POST",
+            DROPS,
+            ids={"connection_id": connection_id},
+            body=body,
+            headers_of=self._headers_of(keys),
+            safe=does is not DropOperation.SUM,
+        )
+        found = answer.under("connection")
+        return answer.fitted(DropAccepted, {**_object(found), "request_id": answer.request_id})
+
+    @override
+    def billing_drops(self, connection_id: str) -> tuple[DropSummary, ...]:
+        answer = self.http.request("GET", DROPS, ids={"connection_id": connection_id}, safe=True)
+        return tuple(answer.fitted(DropSummary, found) for found in answer.listed("billing_drops"))
+
+    @override
+    def billing_drop_rows(self, connection_id: str, month: date) -> tuple[BillingRow, ...]:
+        ids = {"connection_id": connection_id, "month": month.strftime(MONTH)}
+        answer = self.http.request("GET", MONTH_ROWS, ids=ids, safe=True, at_most_bytes=MAX_MONTH_BYTES)
+        lists = [held for held in _object(answer.json()).values() if isinstance(held, list)]
+        if len(lists) != 1:
+            msg = "the answer has no single list of rows"
+            raise AnswerNotUnderstood(msg, answer.call)
+        return tuple(_billing_row(answer, found) for found in lists[0])
+
+    @override
+    def validate_billing_drop(self, drop: BillingDrop | bytes) -> DropCheck:
+        body = drop if isinstance(drop, bytes) else self.drop_body(drop)
+        answer = self.http.request("POST", VALIDATE, body=body, headers_of=self._headers_of(), safe=True)
+        return answer.fitted(DropCheck, answer.under("connection"))
+
+    @classmethod
+    @override
+    def drop_body(cls, drop: BillingDrop) -> bytes:
+        month = drop.month or drop.rows[0].month
+        if any(row.month != month for row in drop.rows):
+            reason = f"the rows of a drop are of one month, and the first is of {month:%Y-%m}"
+            raise InputRefused(reason, fix="make a drop for each month")
+        return encoded(
+            {
+                "month": month_start(month),
+                "operation": drop.operation,
+                "data": [
+                    {"time/usage_start": zulu(row.usage_start), "cost/cost": plain(row.cost), **row.columns}
+                    for row in drop.rows
+                ],
+            }
+        )
+
+    # --- what the calls share -----------------------------------------------------------------------------------------
+
+    def _headers_of(self, keys: IdempotencyKeys | None = None) -> Callable[[VendorError | None], Mapping[str, str]]:
+        """Return the headers of writes of API V2: an idempotency key a try, and the sandbox."""
+        keys = keys or IdempotencyKeys()
+        sandbox = {TEST_KEY: self.test_key} if self.test_key else {}
+        return lambda former: {**keys(former), **sandbox}
+
+    def _listed(self, path: str, name: str) -> Iterator[tuple[Answer, object]]:
+        for page in pages(self.http, "GET", path, _next):
+            for found in page.listed(name):
+                yield page, found
+
+
+def month_start(day: date) -> str:
+    """Return the month of *day* as the contract writes it."""
+    return f"{day:%Y-%m}-01T00:00:00Z"
+
+
+def _object(found: object) -> dict[str, Any]:
+    return found if isinstance(found, dict) else {}
+
+
+def _next(answer: Answer) -> Next | None:
+    """Return the next page: its cursor. Raises AnswerNotUnderstood when there is a page, but no way to ask for it."""
+    cursor = _object(_object(answer.json().get("pagination")).get("cursor"))
+    if not cursor.get("has_next"):
+        return None
+    told = cursor.get("next_cursor")
+    if not isinstance(told, str) or not told:
+        msg = "the answer has a next page, but no cursor for it"
+        raise AnswerNotUnderstood(msg, answer.call)
+    return Next(params={"cursor": told})
+
+
+def _times(found: Mapping[str, Any]) -> dict[str, object]:
+    return {"created_at": found.get("created"), "updated_at": found.get("last_updated")}
+
+
+def _insight(answer: Answer, found: object) -> Insight:
+    held = _object(found)
+    return answer.fitted(Insight, {**held, **_times(held)})
+
+
+def _budget(answer: Answer, found: object) -> Budget:
+    held = _object(found)
+    monthly = _object(_object(held.get("planned_limits")).get("monthly"))
+    read = {
+        "id": held.get("id"),
+        "name": held.get("name") or "",
+        "view_id": _object(held.get("view")).get("id"),
+        "monthly_limits": {str(day)[:10]: _object(limit).get("amount") for day, limit in monthly.items()},
+        "alerts": held.get("alerts"),
+        **_times(held),
+    }
+    return answer.fitted(Budget, read)
+
+
+def _value(record: MetricRecord | AllocationRecord) -> object:
+    """Return a value that the contract takes. Raises InputRefused."""
+    if record.value <= 0:
+        reason = "a telemetry value is more than 0"
+        raise InputRefused(reason, value=str(record.value), fix="to set 0, delete the record")
+    digits = len(record.value.normalize().as_tuple().digits)
+    if digits > MAX_DIGITS:
+        reason = f"a telemetry value has at most {MAX_DIGITS} significant digits"
+        raise InputRefused(reason, value=str(record.value), fix="round it")
+    return record.value
+
+
+def _allocation(record: AllocationRecord) -> dict[str, object]:
+    if not record.element_name:
+        reason = "an allocation record needs an element_name"
+        raise InputRefused(reason, fix="name whose share it is")
+    body = {
+        "timestamp": zulu(record.timestamp),
+        "value": _value(record),
+        "granularity": record.granularity,
+        "element_name": record.element_name,
+    }
+    return {**body, "filter": record.dimensions} if record.dimensions else body
+
+
+def _allocation_key(key: RecordKey) -> dict[str, object]:
+    required({"granularity": key.granularity}, ["granularity"], "deletion of allocation records")
+    found: dict[str, object] = {
+        "timestamp": zulu(key.timestamp),
+        "granularity": key.granularity,
+        "element_name": key.element_name,
+        "filter": key.dimensions,
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _stored(answer: Answer, found: object) -> StoredRecord:
+    held = _object(found)
+    dimensions = _object(held.get("filter") or held.get("associated_cost"))
+    several = {name: (value,) if isinstance(value, str) else value for name, value in dimensions.items()}
+    return answer.fitted(StoredRecord, {**held, "dimensions": several})
+
+
+def _billing_row(answer: Answer, found: object) -> BillingRow:
+    held = _object(found)
+    columns = {name: str(value) for name, value in held.items() if value is not None}
+    start, cost = columns.pop("time/usage_start", None), columns.pop("cost/cost", None)
+    return answer.fitted(BillingRow, {"usage_start": start, "cost": cost, "columns": columns})

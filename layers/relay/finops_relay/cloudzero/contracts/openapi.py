@@ -1,0 +1,312 @@
+"""The contract `openapi`: the specification that this project was asked for.
+
+Document: docs/openapi/cloudzero-openapi.yaml. It has no way to read back what was sent, and its drops only append.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import BaseModel
+from typing_extensions import override
+
+from finops_relay.cloudzero.client import CloudZero, required, stream_ids, zulu
+from finops_relay.cloudzero.idempotency import IdempotencyKeys
+from finops_relay.cloudzero.records import (
+    AllocationRecord,
+    BillingDrop,
+    BillingRow,
+    Budget,
+    BudgetChange,
+    ContractName,
+    CostGranularity,
+    CostQuery,
+    CostRow,
+    CostType,
+    Dimension,
+    DropAccepted,
+    DropOperation,
+    Insight,
+    InsightChange,
+    MetricRecord,
+    RecordKey,
+)
+from finops_relay.http.answers import Answer
+from finops_relay.http.client import encoded
+from finops_relay.http.pages import Next, pages
+
+Model = TypeVar("Model", bound=BaseModel)
+
+COSTS = "/v2/billing/costs"
+DIMENSIONS = "/v2/billing/dimensions"
+INSIGHTS = "/v2/insights"
+INSIGHT = INSIGHTS + "/{insight_id}"
+BUDGETS = "/v2/budgets"
+BUDGET = BUDGETS + "/{budget_id}"
+STREAM = "/v1/telemetry/{stream_name}"
+METRICS = STREAM + "/records"
+ALLOCATION = "/v1/telemetry/allocation/{stream_name}"
+DROPS = "/v2/connections/billing/anycost/{connection_id}/billing_drops"
+
+GRANULARITIES = {CostGranularity.DAILY, CostGranularity.MONTHLY, CostGranularity.CUMULATIVE}
+TAG = "resource/tag:"
+COLUMNS = {"resource/service": "service", "lineitem/description": "description"}
+"""CBF columns that have a field of their own (contract page, "openapi -> CBF"); others go to the metadata."""
+
+
+@dataclass(frozen=True)
+class OpenapiCloudZero(CloudZero):
+    """CloudZero as the specification has it."""
+
+    name: ClassVar[ContractName] = ContractName.OPENAPI
+
+    def __post_init__(self) -> None:
+        """Refuse a test key. Raises NotInContract."""
+        if self.test_key:
+            self._lacks("has no sandbox")
+
+    @override
+    def costs(self, query: CostQuery) -> Iterator[CostRow]:
+        if query.granularity is not None and query.granularity not in GRANULARITIES:
+            self._lacks(f"has no {query.granularity.value} costs")
+        if query.cost_type is CostType.USAGE_AMOUNT:
+            self._lacks("has no usage_amount")
+        body: dict[str, object] = {"start": zulu(query.start), "end": zulu(query.end)}
+        if query.group_by:
+            body["group_by"] = query.group_by
+        if query.filters:
+            body["filter"] = query.filters
+        if query.granularity is not None:
+            body["granularity"] = query.granularity
+        if query.cost_type is not None:
+            body["cost_type"] = query.cost_type
+        return self._rows(body)
+
+    def _rows(self, body: Mapping[str, object]) -> Iterator[CostRow]:
+        for page in pages(self.http, "POST", COSTS, _next, body=body):
+            for series in page.listed("data"):
+                held = series if isinstance(series, dict) else {}
+                group, amounts = held.get("group") or {}, held.get("cost") or ()
+                for amount in amounts:
+                    point = amount if isinstance(amount, dict) else {}
+                    found = {"at": point.get("timestamp"), "value": point.get("value"), "group": group}
+                    yield page.fitted(CostRow, found)
+
+    @override
+    def dimensions(self) -> tuple[Dimension, ...]:
+        answer = self.http.request("GET", DIMENSIONS, safe=True)
+        return tuple(answer.fitted(Dimension, found) for found in answer.listed("data"))
+
+    # --- insights -----------------------------------------------------------------------------------------------------
+
+    @override
+    def insights(self) -> tuple[Insight, ...]:
+        return tuple(_insight(page, found) for page, found in self._listed(INSIGHTS))
+
+    @override
+    def insight(self, insight_id: str) -> Insight:
+        answer = self.http.request("GET", INSIGHT, ids={"insight_id": insight_id}, safe=True)
+        return _insight(answer, answer.under("data"))
+
+    @override
+    def create_insight(self, new: InsightChange, keys: IdempotencyKeys | None = None) -> Insight:
+        self._without_keys(keys)
+        required(dict(new), ["title"], "insight")
+        answer = self.http.request("POST", INSIGHTS, body=self._insight_body(new), safe=False)
+        return _insight(answer, answer.under("data"))
+
+    @override
+    def update_insight(self, insight_id: str, change: InsightChange) -> Insight:
+        body = self._insight_body(change)
+        held = self._insight_body(self.insight(insight_id))
+        ids = {"insight_id": insight_id}
+        answer = self.http.request("PUT", INSIGHT, ids=ids, body={**held, **body}, safe=True)
+        return _insight(answer, answer.under("data"))
+
+    @override
+    def delete_insight(self, insight_id: str) -> None:
+        self.http.request("DELETE", INSIGHT, ids={"insight_id": insight_id}, safe=True)
+
+    @classmethod
+    def _insight_body(cls, change: InsightChange) -> dict[str, object]:
+        cls._refuse_lacking(dict(change), ["category", "status", "effort", "cost_impact", "link"], "an insight")
+        given = {"name": change.title or None, **change.model_dump(include={"description", "filters", "group_by"})}
+        return {name: value for name, value in given.items() if value is not None}
+
+    # --- budgets ------------------------------------------------------------------------------------------------------
+
+    @override
+    def budgets(self) -> tuple[Budget, ...]:
+        return tuple(page.fitted(Budget, found) for page, found in self._listed(BUDGETS))
+
+    @override
+    def budget(self, budget_id: str) -> Budget:
+        answer = self.http.request("GET", BUDGET, ids={"budget_id": budget_id}, safe=True)
+        return answer.fitted(Budget, answer.under("data"))
+
+    @override
+    def create_budget(self, new: BudgetChange, keys: IdempotencyKeys | None = None) -> Budget:
+        self._without_keys(keys)
+        body = self._budget_body(new)
+        required(body, ["name", "amount", "period"], "budget")
+        answer = self.http.request("POST", BUDGETS, body=body, safe=False)
+        return answer.fitted(Budget, answer.under("data"))
+
+    @override
+    def update_budget(self, budget_id: str, change: BudgetChange) -> Budget:
+        body = self._budget_body(change)
+        held = self._budget_body(self.budget(budget_id))
+        answer = self.http.request("PUT", BUDGET, ids={"budget_id": budget_id}, body={**held, **body}, safe=True)
+        return answer.fitted(Budget, answer.under("data"))
+
+    @override
+    def delete_budget(self, budget_id: str) -> None:
+        self.http.request("DELETE", BUDGET, ids={"budget_id": budget_id}, safe=True)
+
+    @classmethod
+    def _budget_body(cls, change: BudgetChange) -> dict[str, object]:
+        cls._refuse_lacking(dict(change), ["monthly_limits", "alerts"], "a budget")
+        fields = {"name", "amount", "period", "view_id", "notifications"}
+        given = change.model_dump(include=fields, exclude_none=True)
+        return {name: value for name, value in given.items() if value != ""}
+
+    # --- telemetry ----------------------------------------------------------------------------------------------------
+
+    @override
+    def add_metric_records(self, stream: str, records: Sequence[MetricRecord] | bytes) -> str:
+        body = records if isinstance(records, bytes) else self.metric_body(records)
+        return self.http.request("POST", METRICS, ids=stream_ids(stream), body=body, safe=False).request_id
+
+    @override
+    def delete_metric_records(self, stream: str, keys: Sequence[RecordKey]) -> None:
+        for body in [self._key_body(key) for key in keys]:
+            self.http.request("DELETE", METRICS, ids=stream_ids(stream), body=body, safe=True)
+
+    @override
+    def delete_stream(self, stream: str) -> None:
+        self.http.request("DELETE", STREAM, ids=stream_ids(stream), safe=True)
+
+    @override
+    def add_allocation_records(self, stream: str, records: Sequence[AllocationRecord] | bytes) -> str:
+        return self._allocate(stream, "/sum", records, safe=False)
+
+    @override
+    def replace_allocation_records(self, stream: str, records: Sequence[AllocationRecord] | bytes) -> str:
+        return self._allocate(stream, "/replace", records, safe=True)
+
+    def _allocate(self, stream: str, tail: str, records: Sequence[AllocationRecord] | bytes, *, safe: bool) -> str:
+        body = records if isinstance(records, bytes) else self.allocation_body(records)
+        return self.http.request("POST", ALLOCATION + tail, ids=stream_ids(stream), body=body, safe=safe).request_id
+
+    @override
+    def delete_allocation_records(self, stream: str, keys: Sequence[RecordKey]) -> None:
+        bodies = [self._key_body(key) for key in keys]
+        for body in bodies:
+            required(body, ["granularity"], "deletion of allocation records")
+        for body in bodies:
+            self.http.request("POST", ALLOCATION + "/delete", ids=stream_ids(stream), body=body, safe=True)
+
+    @classmethod
+    def _key_body(cls, key: RecordKey) -> dict[str, object]:
+        if key.dimensions or key.element_name:
+            cls._lacks("deletes telemetry by timestamp and granularity only")
+        body: dict[str, object] = {"timestamp": zulu(key.timestamp)}
+        return body if key.granularity is None else {**body, "granularity": key.granularity}
+
+    @classmethod
+    @override
+    def metric_body(cls, records: Sequence[MetricRecord]) -> bytes:
+        return encoded({"records": [_metric(record) for record in records]})
+
+    @classmethod
+    @override
+    def allocation_body(cls, records: Sequence[AllocationRecord]) -> bytes:
+        return encoded({"records": [cls._allocation(record) for record in records]})
+
+    @classmethod
+    def _allocation(cls, record: AllocationRecord) -> dict[str, object]:
+        if record.element_name:
+            cls._lacks("has no element_name: its dimensions name the element")
+        several = [name for name, values in record.dimensions.items() if len(values) != 1]
+        if several:
+            cls._lacks(f"takes one value for each dimension ({', '.join(several)})")
+        element = {name: values[0] for name, values in record.dimensions.items()}
+        return _record(record, {"element": element} if element else {})
+
+    # --- billing drops ------------------------------------------------------------------------------------------------
+
+    @override
+    def create_billing_drop(
+        self,
+        connection_id: str,
+        drop: BillingDrop | bytes,
+        *,
+        operation: DropOperation | None = None,
+        keys: IdempotencyKeys | None = None,
+    ) -> DropAccepted:
+        self._without_keys(keys)
+        self._appends(operation)
+        body = drop if isinstance(drop, bytes) else self.drop_body(drop)
+        answer = self.http.request("POST", DROPS, ids={"connection_id": connection_id}, body=body, safe=False)
+        return DropAccepted(request_id=answer.request_id)
+
+    @classmethod
+    @override
+    def drop_body(cls, drop: BillingDrop) -> bytes:
+        cls._appends(drop.operation)
+        return encoded({"billing_drops": [{"line_items": [_line_item(row) for row in drop.rows]}]})
+
+    @classmethod
+    def _appends(cls, operation: DropOperation | None) -> None:
+        if operation not in {None, DropOperation.SUM}:
+            cls._lacks(f"has no {operation}: its drops append")
+
+    # --- what the calls share -----------------------------------------------------------------------------------------
+
+    def _without_keys(self, keys: IdempotencyKeys | None) -> None:
+        if keys is not None:
+            self._lacks("has no idempotency keys")
+
+    def _listed(self, path: str) -> Iterator[tuple[Answer, object]]:
+        for page in pages(self.http, "GET", path, _next):
+            for found in page.listed("data"):
+                yield page, found
+
+
+def _next(answer: Answer) -> Next | None:
+    """Return the next page: its address."""
+    told = answer.json().get("pagination")
+    address = told.get("next") if isinstance(told, dict) else None
+    return Next(address) if isinstance(address, str) and address else None
+
+
+def _insight(answer: Answer, found: object) -> Insight:
+    held: dict[str, Any] = dict(found) if isinstance(found, dict) else {}
+    return answer.fitted(Insight, {**held, "title": held.get("name") or ""})
+
+
+def _record(record: MetricRecord | AllocationRecord, more: Mapping[str, object]) -> dict[str, object]:
+    return {
+        "timestamp": zulu(record.timestamp),
+        "value": record.value,
+        "granularity": record.granularity,
+        **more,
+    }
+
+
+def _metric(record: MetricRecord) -> dict[str, object]:
+    return _record(record, {"filter": record.dimensions} if record.dimensions else {})
+
+
+def _line_item(row: BillingRow) -> dict[str, object]:
+    """Return a row as this contract writes it: columns without a field of their own become metadata."""
+    item: dict[str, object] = {"timestamp": zulu(row.usage_start), "cost": row.cost}
+    metadata: dict[str, str] = {}
+    for column, value in row.columns.items():
+        if column in COLUMNS:
+            item[COLUMNS[column]] = value
+        else:
+            metadata[column.removeprefix(TAG)] = value
+    return {**item, "metadata": metadata} if metadata else item

@@ -1,0 +1,65 @@
+"""Setting the allowed values of one tag: one read, one PATCH of the whole array, one verification."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from finops_relay.errors import InputRefused
+from finops_relay.infracost.checks import SUGGESTED_VALUES
+from finops_relay.infracost.models import HeldTag, Tag, TaggingPolicy, ValueType
+
+
+@dataclass(frozen=True)
+class AllowedValues:
+    """What became of setting the allowed values of one tag."""
+
+    policy: TaggingPolicy
+    """As it was read last."""
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    warnings: tuple[str, ...]
+    changed: bool
+    """Whether a PATCH was sent."""
+    request_id: str = ""
+    """Of the PATCH."""
+
+
+def tags_with(policy: TaggingPolicy, key: str, values: tuple[str, ...], *, adopt: bool) -> tuple[Tag, ...]:
+    """Return all tags of *policy* with the allowed values of *key* set; everything else stays as it was read.
+
+    Raises InputRefused when there is no such tag or it is no LIST, unless *adopt*.
+    """
+    held = policy.tags
+    if key not in held:
+        if not adopt:
+            reason = f"the policy {policy.attributes.name!r} has no tag {key!r}"
+            raise InputRefused(reason, value=", ".join(held), fix="check the key's case, or ask for it to be added")
+        return (*held.values(), Tag(key=key, mandatory=True, value_type=ValueType.LIST, allowed_values=values))
+    former = held[key]
+    if former.value_type != ValueType.LIST and not adopt:
+        reason = f"tag {key!r} of policy {policy.attributes.name!r} is of type {former.value_type}, not LIST"
+        raise InputRefused(reason, fix="ask for it to be made a LIST, if that is meant")
+    new = former.model_copy(update={"allowed_values": values, "value_type": ValueType.LIST})
+    return tuple(new if tag.key == key else tag for tag in held.values())
+
+
+def is_set(policy: TaggingPolicy, key: str, values: tuple[str, ...]) -> bool:
+    """Return whether the tag allows just *values*, in whatever order."""
+    tag = policy.tags.get(key)
+    return tag is not None and tag.value_type == ValueType.LIST and sorted(tag.allowed_values or ()) == list(values)
+
+
+def lost_tags(before: TaggingPolicy, after: TaggingPolicy, key: str) -> list[str]:
+    """Return the keys of the other tags that are no longer what they were."""
+    return [other for other, tag in before.tags.items() if other != key and after.tags.get(other) != tag]
+
+
+def warnings_of(tag: HeldTag | None) -> tuple[str, ...]:
+    """Return what a person should know of a list."""
+    if tag is None or tag.message or len(tag.allowed_values or ()) <= SUGGESTED_VALUES:
+        return ()
+    said = (
+        f"tag {tag.key!r} allows {len(tag.allowed_values or ()):,} values and has no message: beyond {SUGGESTED_VALUES}"
+        " Infracost suggests none and shows the first five only"
+    )
+    return (said,)
