@@ -326,7 +326,10 @@ class BillingRow(_Sent):
     cost: Amount
     """``cost/cost``, US dollars; credits and discounts are negative."""
     columns: Mapping[str, str] = Field(default_factory=dict)
-    """Every other column by its CBF name, such as ``resource/service`` or ``resource/tag:team``."""
+    """Every other column by its CBF name, such as ``resource/service`` or ``resource/tag:team``.
+
+    A blank one is not sent: blank is what CBF means by a column that is not there, and ``0`` is not.
+    """
 
     @field_validator("usage_start")
     @classmethod
@@ -335,6 +338,11 @@ class BillingRow(_Sent):
             msg = "usage_start is on the hour"
             raise ValueError(msg)
         return moment
+
+    @field_validator("columns")
+    @classmethod
+    def _without_blanks(cls, columns: Mapping[str, str]) -> Mapping[str, str]:
+        return {name: value for name, value in columns.items() if value}
 
     @property
     def month(self) -> date:
