@@ -8,8 +8,9 @@ import ssl
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal, DecimalTuple
 from email.utils import format_datetime
 from functools import partial
 from itertools import repeat
@@ -28,7 +29,10 @@ from finops_relay import __version__
 from finops_relay.errors import (
     AnswerNotUnderstood,
     BodyTooLarge,
+    Call,
+    Conflict,
     CredentialRefused,
+    Expired,
     NotFound,
     OutcomeUnknown,
     RateLimited,
@@ -39,10 +43,13 @@ from finops_relay.errors import (
     VendorUnavailable,
     VendorUnreachable,
 )
-from finops_relay.http.auth import BearerAuth
-from finops_relay.http.client import MAX_ANSWER_BYTES, CallRecord, HttpClient, Timeouts
+from finops_relay.http.answers import MAX_ANSWER_BYTES
+from finops_relay.http.auth import Credential
+from finops_relay.http.client import CallRecord, HttpClient, Timeouts
 from finops_relay.http.retry import RetryPolicy
 from finops_relay.http.wire import new_wire
+from hypothesis import example, given
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from tests.world.raw_server import answering, raw_server, resetting
@@ -50,6 +57,7 @@ from tests.world.raw_server import answering, raw_server, resetting
 TOKEN = "tok/en+with=all~kinds.of_letters-0123456789"
 BASE = "https://vendor.example/v1"
 FAST = Timeouts(connect_s=1, read_s=1, total_s=2)
+ONE_TRY = RetryPolicy(attempts=1)
 
 
 @dataclass
@@ -109,7 +117,7 @@ def caller(
     WIRES.append(httpx.Client(transport=transport) if transport else new_wire())
     client = HttpClient(
         base_url=base_url,
-        auth=BearerAuth(token, "vendor/token"),
+        auth=Credential(token, "vendor/token"),
         sleep=slept.append,
         on_call=told.append,
         wire=WIRES[-1],
@@ -139,7 +147,8 @@ def fails(client: HttpClient, *, safe: bool = True, method: str = "GET", **more:
         (401, CredentialRefused),
         (403, CredentialRefused),
         (404, NotFound),
-        (409, RequestRefused),
+        (409, Conflict),
+        (410, Expired),
         (413, BodyTooLarge),
         (422, RequestRefused),
         (429, RateLimited),
@@ -151,7 +160,7 @@ def fails(client: HttpClient, *, safe: bool = True, method: str = "GET", **more:
     ],
 )
 def test_every_status_has_its_error_which_carries_the_facts(status: int, kind: type[VendorError]) -> None:
-    made = caller(one_answer(status, '{"message": "no way"}', X_Request_Id="req-1"), retry=RetryPolicy(attempts=1))
+    made = caller(one_answer(status, '{"message": "no way"}', X_Request_Id="req-1"), retry=ONE_TRY)
     error = fails(made.client)
     assert type(error) is kind
     assert (error.call.method, error.call.path, error.call.status) == ("GET", "/things/{id}", status)
@@ -197,7 +206,7 @@ def test_an_id_that_would_change_the_address_is_not_sent(value: str) -> None:
         ('{"error": "said"}', "said"),
         ('{"error": {"message": "deep"}}', "deep"),
         ('"just words"', "just words"),
-        ('{"code": 7}', '{"code": 7}'),
+        ('{"code": 7}', '{"code":7}'),
         ("<html><head><style>a{}</style></head><body><h1>502 Bad&nbsp;Gateway</h1></body></html>", "502 Bad Gateway"),
         ("plain\nwords\x00 here", "plain words here"),
         ("\xff\xfe", "ÿþ"),
@@ -219,8 +228,16 @@ def test_an_answer_without_words_gets_ours(body: str) -> None:
 
 
 def test_the_advice_for_a_status_follows_the_vendors_words() -> None:
-    made = caller(one_answer(404, '{"message": "nope"}'), advice={404: "Check the id"})
-    assert "nope. Check the id" in str(fails(made.client))
+    told: list[Call] = []
+
+    def advice(call: Call) -> str:
+        told.append(call)
+        return "Check the id" if call.status == 404 else ""
+
+    assert "nope. Check the id" in str(fails(caller(one_answer(404, '{"message": "nope."}'), advice=advice).client))
+    assert (told[0].path, told[0].detail) == ("/things/{id}", "nope.")
+    refused = str(fails(caller(one_answer(409, '{"message": "nope"}'), advice=advice).client))
+    assert refused.endswith("nope")
 
 
 def test_a_redirect_is_not_followed_and_the_token_stays_here() -> None:
@@ -230,11 +247,58 @@ def test_a_redirect_is_not_followed_and_the_token_stays_here() -> None:
     assert len(vendor.seen) == 1
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>Welcome to the proxy</html>", b'{"data": ', b"\xff", b"[" * 200_000])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>Welcome to the proxy</html>",
+        b'{"data": ',
+        b"\xff",
+        b"NaN",
+        b'{"cost": NaN}',
+        b"[Infinity]",
+        b"[-Infinity]",
+        b"[" * 200_000,
+        b"[" * 200_000 + b"]" * 200_000,
+        b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+    ],
+    ids=lambda body: repr(body[:12]),
+)
 def test_a_good_status_with_something_else_than_json_is_not_understood(body: bytes) -> None:
     answer = caller(one_answer(200, body)).client.request("GET", "/things", safe=True)
     with pytest.raises(AnswerNotUnderstood):
         answer.json()
+
+
+def test_what_is_missing_in_an_answer_is_named_by_its_keys() -> None:
+    answer = caller(one_answer(200, '{"page": {"items": [1], "next": "s3cr3t"}}')).client.request(
+        "GET", "/t", safe=True
+    )
+    assert answer.under("page", "items") == answer.listed("page", "items") == [1]
+    with pytest.raises(AnswerNotUnderstood, match=r"nothing under 'page\.rows'"):
+        answer.under("page", "rows")
+    with pytest.raises(AnswerNotUnderstood, match=r"nothing under 'page\.items\.0'"):
+        answer.under("page", "items", "0")
+    with pytest.raises(AnswerNotUnderstood, match=r"no list under 'page\.next'") as caught:
+        answer.listed("page", "next")
+    assert "s3cr3t" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(("header", "words"), [("1800", "It names a wait of 1,800 s"), ("", "It names no wait")])
+def test_a_limited_rate_says_which_wait_was_named(status: int, header: str, words: str) -> None:
+    headers = {"Retry-After": header} if header else {}
+    error = fails(caller(one_answer(status, '{"message": "Slow down."}', **headers), retry=ONE_TRY).client)
+    assert isinstance(error, RateLimited)
+    assert f"Slow down. {words}" in str(error)
+    assert error.retry_after_s == (1800 if header else None)
+
+
+def test_a_body_that_is_too_large_says_how_many_bytes_were_sent() -> None:
+    error = fails(caller(one_answer(413)).client, method="POST", body=b"x" * 1_234_567)
+    assert isinstance(error, BodyTooLarge)
+    assert "1,234,567 bytes were sent" in str(error)
+    assert error.call.sent_bytes == 1_234_567
 
 
 # --- retry ---------------------------------------------------------------------------------------------------------
@@ -273,10 +337,24 @@ def test_an_unsafe_call_is_made_exactly_once_when_the_vendor_may_have_acted(
     answer: httpx.Response | Exception,
 ) -> None:
     vendor = Vendor([answer])
-    fails(caller(vendor).client, safe=False, method="POST")
+    made = caller(vendor)
+    error = fails(made.client, safe=False, method="POST")
     assert len(vendor.seen) == 1
+    assert isinstance(error, OutcomeUnknown)
+    assert "may have been acted on" in str(error)
+    assert (
+        error.call.status == made.told[0].status == (answer.status_code if isinstance(answer, httpx.Response) else None)
+    )
     safe = Vendor([answer, httpx.Response(200)])
     assert caller(safe).client.request("GET", "/things", safe=True).status == 200
+
+
+def test_an_unsafe_call_that_met_a_failing_vendor_keeps_its_words_and_its_request_id() -> None:
+    error = fails(caller(one_answer(502, '{"message": "oops"}', X_Request_Id="r-9")).client, safe=False, method="POST")
+    assert isinstance(error, OutcomeUnknown)
+    assert isinstance(error.__cause__, VendorUnavailable)
+    assert "answered 502: oops" in str(error)
+    assert (error.call.request_id, error.retryable) == ("r-9", True)
 
 
 @pytest.mark.parametrize("status", [400, 404, 413, 422])
@@ -337,6 +415,71 @@ def test_no_wait_reaches_beyond_the_invocation() -> None:
     assert (len(vendor.seen), made.slept) == (1, [])
 
 
+def test_headers_of_a_try_are_asked_for_before_each_and_told_what_became_of_the_one_before() -> None:
+    vendor = Vendor([httpx.ConnectError("no route"), httpx.Response(429), httpx.Response(401), httpx.Response(201)])
+    made = caller(vendor, tokens=("old-token", "new-token"))
+    told: list[VendorError | None] = []
+
+    def headers_of(former: VendorError | None) -> dict[str, str]:
+        told.append(former)
+        return {"try": str(len(told)), "authorization": "nobody's"}
+
+    made.client.request("POST", "/things", body={}, headers_of=headers_of, safe=False)
+    assert [type(former) for former in told] == [type(None), VendorUnreachable, RateLimited, CredentialRefused]
+    assert [request.headers["try"] for request in vendor.seen] == ["1", "2", "3", "4"]
+    assert {bearer(request) for request in vendor.seen} == {"old-token", "new-token"}
+
+
+# --- bodies --------------------------------------------------------------------------------------------------------
+
+
+def echo(request: httpx.Request) -> httpx.Response:
+    """Answer with what was sent."""
+    return httpx.Response(200, content=request.read())
+
+
+DECIMALS = st.builds(
+    Decimal,
+    st.tuples(
+        st.integers(0, 1), st.lists(st.integers(0, 9), min_size=1, max_size=30).map(tuple), st.integers(-60, 60)
+    ).map(DecimalTuple._make),
+)
+
+
+@given(DECIMALS)
+@example(Decimal("0.1"))
+@example(Decimal(123456789012345678901234567890))
+@example(Decimal("1.00000000000000000000000000000"))
+@example(Decimal("-1E-400"))
+def test_a_decimal_goes_out_and_comes_in_to_the_last_digit(amount: Decimal) -> None:
+    sent = {"cost": amount, "rows": [[amount]]}
+    back = caller(echo).client.request("POST", "/things", body=sent, safe=True).json()
+    assert back == sent
+    assert not isinstance(back["cost"], float)
+
+
+def test_json_is_sent_compactly_with_decimals_as_numbers() -> None:
+    vendor = one_answer(200)
+    caller(vendor).client.request("POST", "/t", body={"a": Decimal("1.10"), "b": [1, "ü"]}, safe=True)
+    assert vendor.seen[0].content == '{"a":1.10,"b":[1,"ü"]}'.encode()
+
+
+@pytest.mark.parametrize("body", [b"a,b\n1,2\n", b"\xff\x00\r\n", b""])
+def test_bytes_are_sent_as_they_are_under_their_media_type(body: bytes) -> None:
+    vendor = one_answer(200)
+    caller(vendor).client.request("POST", "/t", body=body, media_type="text/csv", safe=True)
+    assert vendor.seen[0].content == body
+    assert vendor.seen[0].headers["content-type"] == "text/csv"
+    assert vendor.seen[0].headers["content-length"] == str(len(body))
+
+
+def test_a_call_without_a_body_names_no_media_type() -> None:
+    vendor = one_answer(200)
+    caller(vendor).client.request("GET", "/t", params={"id": ["a", "b"]}, safe=True)
+    assert "content-type" not in vendor.seen[0].headers
+    assert vendor.seen[0].url.query == b"id=a&id=b"
+
+
 # --- the token -----------------------------------------------------------------------------------------------------
 
 
@@ -364,6 +507,18 @@ def test_a_token_that_is_refused_twice_ends_the_call() -> None:
     vendor = one_answer(401)
     assert isinstance(fails(caller(vendor, tokens=("one", "two", "three")).client), CredentialRefused)
     assert [bearer(request) for request in vendor.seen] == ["one", "two"]
+
+
+def test_a_bare_key_is_sent_without_a_scheme() -> None:
+    vendor = one_answer(401)
+    client = replace(caller(vendor).client, auth=Credential(lambda _: SecretStr(TOKEN), "vendor/key", scheme=""))
+    assert TOKEN not in str(fails(client))
+    assert vendor.seen[0].headers["authorization"] == TOKEN
+
+
+def test_a_missing_secret_is_called_what_the_vendor_calls_it() -> None:
+    auth = Credential(lambda _: None, "vendor/key", noun="API key")
+    assert "put the API key there" in str(fails(replace(caller(one_answer(200)).client, auth=auth)))
 
 
 @pytest.mark.parametrize("held", [None, ""])
@@ -551,7 +706,7 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
 
 
 def on_the_wire(url: str, **more: Any) -> Caller:  # noqa: ANN401 -- whatever the original takes or gives
-    return caller(base_url=url, **{"retry": RetryPolicy(attempts=1), **more})
+    return caller(base_url=url, **{"retry": ONE_TRY, **more})
 
 
 @pytest.mark.parametrize(
@@ -623,6 +778,21 @@ def test_an_answer_beyond_the_ceiling_is_not_read() -> None:
         caller(vendor).client.request("GET", "/things", safe=True)
 
 
+@pytest.mark.parametrize(("size", "read"), [(10, True), (11, False)])
+def test_a_call_may_name_its_own_ceiling(size: int, *, read: bool) -> None:
+    client = caller(one_answer(200, b"x" * size)).client
+    if read:
+        assert client.request("GET", "/things", at_most_bytes=10, safe=True).body == b"x" * size
+    else:
+        assert "larger than 10 bytes" in str(fails(client, at_most_bytes=10))
+
+
+def test_a_call_may_ask_for_more_than_is_usual() -> None:
+    size = MAX_ANSWER_BYTES + 1
+    answer = caller(one_answer(200, b"x" * size)).client.request("GET", "/things", at_most_bytes=size, safe=True)
+    assert len(answer.body) == size
+
+
 def test_a_refused_connection_says_where_to_look() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -630,13 +800,32 @@ def test_a_refused_connection_says_where_to_look() -> None:
     assert isinstance(error, VendorUnreachable)
     assert "127.0.0.1" in str(error)
     assert "refused" in str(error)
+    assert "the way out of the network" in str(error)
 
 
-def test_a_name_that_does_not_resolve_says_so() -> None:
-    error = fails(on_the_wire("https://no-such-host.invalid").client)
+NO_NAME = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+NO_TLS = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number")
+
+
+def because_of(cause: BaseException) -> httpx.ConnectError:
+    """Return what httpx raises, two layers above *cause*."""
+    between, error = OSError(str(cause)), httpx.ConnectError(str(cause))
+    between.__context__, error.__cause__ = cause, between
+    return error
+
+
+@pytest.mark.parametrize(
+    ("cause", "words"),
+    [
+        (NO_NAME, "its name was not resolved: check the address, and the DNS of the network"),
+        (NO_TLS, "TLS failed: check the address, its certificate, and whether a proxy stands in between"),
+        (ConnectionRefusedError(111, "refused"), "check the address, and the way out of the network"),
+    ],
+)
+def test_what_stood_in_the_way_of_a_connection_has_its_own_words(cause: OSError, words: str) -> None:
+    error = fails(caller(Vendor([because_of(cause)])).client, safe=False)
     assert isinstance(error, VendorUnreachable)
-    assert "could not reach no-such-host.invalid" in str(error)
-    assert "DNS" in str(error)
+    assert f"could not reach vendor.example ({cause}); {words}" in str(error)
 
 
 def test_a_server_without_tls_says_so() -> None:
@@ -644,6 +833,7 @@ def test_a_server_without_tls_says_so() -> None:
         error = fails(on_the_wire(server.url.replace("http:", "https:")).client, safe=False)
     assert isinstance(error, VendorUnreachable)
     assert "SSL" in str(error)
+    assert "TLS failed" in str(error)
 
 
 def test_a_certificate_of_somebody_else_says_so(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
-"""Each call of Infracost's API, over the real wire, against the strict stand-in."""
+"""Price books at Infracost, over the real wire, against the strict stand-in.
+
+What holds for every operation alike (faults, error codes, repeating) is in tests/contracts/test_clients.py.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import repeat
-from typing import Any
 
 import httpx
 import pytest
@@ -15,17 +17,15 @@ from finops_relay.errors import (
     CredentialRefused,
     NotFound,
     OutcomeUnknown,
-    RateLimited,
     RequestRefused,
     UploadRefused,
-    VendorError,
-    VendorUnavailable,
 )
-from finops_relay.http.auth import BearerAuth
+from finops_relay.http.auth import Credential
 from finops_relay.http.client import HttpClient, Timeouts
 from finops_relay.http.retry import RetryPolicy
 from finops_relay.http.wire import new_wire
-from finops_relay.infracost.client import ADVICE, Infracost, api_base
+from finops_relay.infracost.advice import advice
+from finops_relay.infracost.client import Infracost, api_base
 from finops_relay.infracost.models import FileSlot, PriceBook, Provider
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,8 +60,8 @@ def made(wire: httpx.Client, url: str, token: str = TOKEN) -> Infracost:
     return Infracost(
         HttpClient(
             base_url=api_base(url),
-            auth=BearerAuth(lambda _: SecretStr(token), "infracost/acme"),
-            advice=ADVICE,
+            auth=Credential(lambda _: SecretStr(token), "infracost/acme"),
+            advice=advice,
             retry=RetryPolicy(attempts=2, base_s=0.001, cap_s=0.01),
             timeouts=Timeouts(connect_s=2, read_s=1, total_s=2),
             wire=wire,
@@ -116,76 +116,7 @@ def test_deleting_twice_finds_nothing_the_second_time(vendor: InfracostStandIn, 
     counts(vendor)
 
 
-CALLS: dict[str, tuple[Callable[[Infracost], object], bool]] = {
-    "createPriceBook": (lambda client: client.create_price_book(ENTERPRISE, Provider.AWS), False),
-    "createPriceBookFile": (lambda client: client.add_price_book_file(ENTERPRISE, BOOK), False),
-    "ingestPriceBook": (lambda client: client.ingest_price_book(ENTERPRISE, BOOK), False),
-    "getPriceBook": (lambda client: client.price_book(ENTERPRISE, BOOK), True),
-    "listPriceBooks": (lambda client: client.price_books(ENTERPRISE), True),
-    "deletePriceBook": (lambda client: client.delete_price_book(ENTERPRISE, BOOK), True),
-    "updateOrganization": (lambda client: client.activate_price_book(AWS_ORGANIZATION, BOOK), True),
-}
-"""Each call, and whether repeating it can do no harm."""
-
-every_call = pytest.mark.parametrize("operation", sorted(CALLS))
-
-
-def test_every_operation_of_the_document_is_one_of_the_calls(vendor: InfracostStandIn) -> None:
-    assert set(vendor.document.operations) == {*CALLS, "uploadPriceBookFile"}
-
-
-@every_call
-@pytest.mark.parametrize(
-    ("fault", "kind"),
-    [
-        ({"kind": "status", "status": 500}, VendorUnavailable),
-        ({"kind": "status", "status": 502, "body": "<h1>Bad Gateway</h1>"}, VendorUnavailable),
-        ({"kind": "html", "status": 504}, VendorUnavailable),
-        ({"kind": "reset"}, OutcomeUnknown),
-    ],
-    ids=["500", "502", "html", "reset"],
-)
-def test_a_call_is_repeated_after_trouble_only_if_that_is_safe(
-    vendor: InfracostStandIn, client: Infracost, operation: str, fault: dict[str, Any], kind: type[VendorError]
-) -> None:
-    call, safe = CALLS[operation]
-    vendor.faults.add([{"operation": operation, "times": 9, "fault": fault}])
-    with pytest.raises(kind):
-        call(client)
-    assert counts(vendor)[operation] == (2 if safe else 1)
-
-
-@pytest.mark.parametrize("operation", ["createPriceBook", "listPriceBooks"])
-def test_a_call_that_is_not_answered_in_time_is_repeated_only_if_that_is_safe(
-    vendor: InfracostStandIn, client: Infracost, operation: str
-) -> None:
-    call, safe = CALLS[operation]
-    hasty = Infracost(replace(client.http, timeouts=Timeouts(connect_s=2, read_s=0.2, total_s=2)))
-    vendor.faults.add([{"operation": operation, "times": 9, "fault": {"kind": "delay", "seconds": 0.5}}])
-    with pytest.raises(OutcomeUnknown):
-        call(hasty)
-    assert counts(vendor)[operation] == (2 if safe else 1)
-
-
-@every_call
-@pytest.mark.parametrize("status", [429, 503])
-def test_every_call_is_repeated_when_it_was_refused_for_the_rate(
-    vendor: InfracostStandIn, client: Infracost, operation: str, status: int
-) -> None:
-    vendor.faults.add([{"operation": operation, "times": 9, "fault": {"kind": "status", "status": status}}])
-    with pytest.raises(RateLimited):
-        CALLS[operation][0](client)
-    assert counts(vendor)[operation] == 2
-
-
-@every_call
-def test_a_wait_that_the_vendor_names_is_handed_on(vendor: InfracostStandIn, client: Infracost, operation: str) -> None:
-    fault = {"kind": "status", "status": 429, "headers": {"Retry-After": "1800"}}
-    vendor.faults.add([{"operation": operation, "times": 9, "fault": fault}])
-    with pytest.raises(RateLimited) as caught:
-        CALLS[operation][0](client)
-    assert caught.value.retry_after_s == 1800
-    assert counts(vendor)[operation] == 1
+# --- an answer that was lost ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["lost_answer", "half_body", "empty"])
@@ -229,9 +160,9 @@ def test_a_wrong_token_is_told_from_a_missing_right(vendor: InfracostStandIn) ->
 
 
 def test_an_unknown_id_says_where_to_look_it_up(client: Infracost) -> None:
-    with pytest.raises(NotFound, match="Check the enterprise id"):
+    with pytest.raises(NotFound, match=r"Check the enterprise's id and the price book's id"):
         client.price_book(ENTERPRISE, UNKNOWN)
-    with pytest.raises(NotFound, match="Org Settings"):
+    with pytest.raises(NotFound, match=r"Check the organization's id \(a UUID, not the slug\)"):
         client.activate_price_book(UNKNOWN, BOOK)
 
 
