@@ -1,7 +1,7 @@
-"""``make bench``: speed, memory and start-up beside their baselines; ends with 1 when a goal for memory is missed.
+"""``make bench``: speed, memory, start-up and clients beside their baselines.
 
-``--short`` is what CI runs: one small sheet, five start-ups. The full form's raw numbers go to
-``benchmarks/results/``.
+It ends with 1 when a goal is missed that does not depend on time. ``--short`` is what CI runs: less of each. The raw
+numbers of the full form go to ``benchmarks/results/``.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ import os
 import platform
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.clients import BASELINE as IMPORT_BASELINE
+from benchmarks.clients import EXPECTED, Clients, measure
 from benchmarks.readers import KINDS
 from benchmarks.reading import Readings, read, store, write_sheets
 from benchmarks.startup import BASELINE, StartUps, start_ups
 from local.rie import missing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -39,6 +41,8 @@ JUDGED_FROM_BYTES = 100_000_000
 PEAK_MB = 160.0
 PEAK_GROWTH = 0.05
 START_RATIO = 2.0
+# The goal of the clients' issue.
+OVER_HTTPX_MS = 1.0
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,26 @@ class Form:
     repeats: tuple[int, ...]
     """Readings of each kind, by size."""
     starts: int
+    imports: int
+    calls: int
+    """Of each method, bare and through the client."""
+    policies: int
+    """Settings of a long list, bare and through the client."""
 
 
-FULL = Form("full", (100, 1000), (3, 1), 20)
-SHORT = Form("short", (20,), (3,), 5)
+FULL = Form("full", (100, 1000), (3, 1), starts=20, imports=15, calls=2_000, policies=7)
+SHORT = Form("short", (20,), (3,), starts=5, imports=3, calls=300, policies=1)
+
+
+@dataclass
+class Found:
+    """What was measured; what was left out is empty."""
+
+    readings: list[Readings] = field(default_factory=list)
+    starts: list[StartUps] = field(default_factory=list)
+    bytecode: bool = False
+    """Whether the built layer has it."""
+    clients: Clients | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +144,22 @@ def start_goals(found: Sequence[StartUps]) -> list[Goal]:
     ]
 
 
+def client_goals(found: Clients) -> list[Goal]:
+    """The goals for the clients."""
+    goals = [
+        Goal(f"importing {each.what}: modules of the other vendor", len(each.foreign), 0)
+        for each in found.imports
+        if each.what != IMPORT_BASELINE
+    ]
+    goals += [
+        Goal(f"a {each.method} through the client, ms over bare httpx", each.over_ms, OVER_HTTPX_MS, timed=True)
+        for each in found.calls
+    ]
+    wanted = ", ".join(f"{count} {operation}" for operation, count in EXPECTED.items())
+    what = f"{found.policy.values:,} values in one policy: calls too many or too few for {wanted}"
+    return [*goals, Goal(what, found.policy.astray, 0)]
+
+
 def print_readings(found: Sequence[Readings]) -> None:
     """The table of speed and memory."""
     print("\nMB/s of decoded sheet (in brackets: by processor time), peak MB of the process")
@@ -146,9 +182,24 @@ def print_start_ups(found: Sequence[StartUps], *, bytecode: bool) -> None:
         print(f"  {each.function:<28}{each.median_init_ms:>8.0f}{ratio:>11.2f}{each.median_answer_ms:>14.0f}")
 
 
-def record(
-    form: Form, readings: Sequence[Readings], starts: Sequence[StartUps], goals: Sequence[Goal], *, bytecode: bool
-) -> Path:
+def print_clients(found: Clients) -> None:
+    """The tables of the clients."""
+    print("\nImports by -X importtime, median microseconds")
+    print(f"  {'module':<34}{'whole':>9}{'own part':>10}  modules of the other vendor")
+    for each in found.imports:
+        others = ", ".join(each.foreign) or "none"
+        print(f"  {each.what:<34}{each.median_us:>9,.0f}{each.median_own_us:>10,.0f}  {others}")
+    print("\nCalls on loopback, median ms")
+    print(f"  {'method':<8}{'calls':>7}{'bare httpx':>12}{'client':>9}{'over':>8}")
+    for call in found.calls:
+        print(f"  {call.method:<8}{call.count:>7,}{call.bare_ms:>12.3f}{call.client_ms:>9.3f}{call.over_ms:>8.3f}")
+    policy = found.policy
+    counts = ", ".join(f"{count} {operation}" for operation, count in policy.counts[-1].items())
+    print(f"\n{policy.values:,} values in one tagging policy: {counts}; the PATCH has {policy.patch_bytes:,} bytes")
+    print(f"  by hand {policy.median_s('bare'):.3f} s, through the client {policy.median_s('client'):.3f} s (median)")
+
+
+def record(form: Form, found: Found, goals: Sequence[Goal]) -> Path:
     """Write the raw numbers, which name no path of this machine."""
     sheets: list[dict[str, Any]] = [
         {
@@ -158,7 +209,7 @@ def record(
             "rows": each.sheet.rows,
             "reads": {kind: [asdict(one) for one in reads] for kind, reads in each.reads.items()},
         }
-        for each in readings
+        for each in found.readings
     ]
     body = {
         "form": form.name,
@@ -169,8 +220,9 @@ def record(
         "cores": os.cpu_count(),
         "load_1min": round(os.getloadavg()[0], 2),
         "sheets": sheets,
-        "layer_has_bytecode": bytecode,
-        "start_ups": [asdict(each) for each in starts],
+        "layer_has_bytecode": found.bytecode,
+        "start_ups": [asdict(each) for each in found.starts],
+        "clients": asdict(found.clients) if found.clients else None,
         "goals": [asdict(goal) | {"reached": goal.reached} for goal in goals],
     }
     RESULTS.mkdir(exist_ok=True)
@@ -179,34 +231,54 @@ def record(
     return path
 
 
+def measure_sheets(form: Form, found: Found) -> list[Goal]:
+    """Measure and print speed and memory; the goals."""
+    found.readings = read_sheets(form)
+    print_readings(found.readings)
+    return reading_goals(found.readings)
+
+
+def measure_starts(form: Form, found: Found) -> list[Goal]:
+    """Measure and print the start-ups where they can be; the goals."""
+    why = missing()
+    if why:
+        print(f"\nNo start-ups were measured: {why}")
+        return []
+    print("  start-ups …", file=sys.stderr, flush=True)
+    found.starts, found.bytecode = start_ups(form.starts)
+    print_start_ups(found.starts, bytecode=found.bytecode)
+    return start_goals(found.starts)
+
+
+def measure_clients(form: Form, found: Found) -> list[Goal]:
+    """Measure and print the clients; the goals."""
+    print("  clients …", file=sys.stderr, flush=True)
+    found.clients = measure(form.imports, form.calls, form.policies)
+    print_clients(found.clients)
+    return client_goals(found.clients)
+
+
+PARTS: Mapping[str, Callable[[Form, Found], list[Goal]]] = {
+    "sheets": measure_sheets,
+    "starts": measure_starts,
+    "clients": measure_clients,
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, record; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--short", action="store_true", help="what CI runs, in about a minute")
-    parser.add_argument("--only", choices=("sheets", "starts"), help="leave the other half out, and record nothing")
+    parser.add_argument("--only", choices=tuple(PARTS), help="leave the other parts out, and record nothing")
     given = parser.parse_args(arguments)
     form = SHORT if given.short else FULL
-    goals: list[Goal] = []
+    found = Found()
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}")
-    readings: list[Readings] = []
-    if given.only != "starts":
-        readings = read_sheets(form)
-        print_readings(readings)
-        goals += reading_goals(readings)
-    starts: list[StartUps] = []
-    bytecode = False
-    why = missing()
-    if why:
-        print(f"\nNo start-ups were measured: {why}")
-    elif given.only != "sheets":
-        print("  start-ups …", file=sys.stderr, flush=True)
-        starts, bytecode = start_ups(form.starts)
-        print_start_ups(starts, bytecode=bytecode)
-        goals += start_goals(starts)
+    goals = [goal for name, part in PARTS.items() if given.only in {None, name} for goal in part(form, found)]
     print("\nGoals")
     print("\n".join(map(str, goals)))
     if form is FULL and not given.only:
-        path = record(form, readings, starts, goals, bytecode=bytecode)
+        path = record(form, found, goals)
         print(f"\nRaw numbers: {path.relative_to(Path(__file__).parents[1])}")
     return 0 if all(goal.reached or goal.timed for goal in goals) else 1
 

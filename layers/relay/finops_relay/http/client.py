@@ -85,6 +85,7 @@ class _Request:
     content: bytes | None
     at_most_bytes: int
     headers_of: HeadersOfTry
+    secrets: tuple[str, ...]
 
     @property
     def call(self) -> Call:
@@ -136,6 +137,7 @@ class HttpClient:
         headers_of: HeadersOfTry = _no_more,
         at: str = "",
         at_most_bytes: int = MAX_ANSWER_BYTES,
+        secrets: tuple[str, ...] = (),
     ) -> Answer:
         """Make one call.
 
@@ -151,19 +153,26 @@ class HttpClient:
             headers_of: gives the headers that belong to one try.
             at: the address of a further page, to be called instead of the path's; it must be on the API's own host.
             at_most_bytes: of an answer.
+            secrets: what the body holds that must never be quoted, besides the credential.
 
         Raises:
             VendorError: as the class tree in `errors` says; OutcomeUnknown when the call may have been acted on.
         """
         self._check_ids(method, path, ids or {})
-        url = self.base_url + path.format_map({name: quote(value, safe="") for name, value in (ids or {}).items()})
-        content = body if isinstance(body, bytes) or body is None else encoded(body)
+        try:
+            url = self.base_url + path.format_map({name: quote(value, safe="") for name, value in (ids or {}).items()})
+            content = body if isinstance(body, bytes) or body is None else encoded(body)
+        except UnicodeEncodeError:
+            msg = (
+                "what was to be sent is no text that can be written as UTF-8 (half a surrogate pair); nothing was sent"
+            )
+            raise RequestRefused(msg, Call(method, path)) from None
         headers = {"accept": JSON, "user-agent": USER_AGENT}
         if content is not None:
             headers["content-type"] = media_type
         if at:
-            url, params = self._on_our_host(urljoin(url, at), Call(method, path)), None
-        asked = _Request(method, path, url, safe, params, headers, content, at_most_bytes, headers_of)
+            url, params = self._on_our_host(url, at, Call(method, path)), None
+        asked = _Request(method, path, url, safe, params, headers, content, at_most_bytes, headers_of, secrets)
         return self._repeating(lambda former: self._authorised(asked, former), method, path, safe=safe)
 
     def upload(
@@ -202,13 +211,14 @@ class HttpClient:
                 msg = f"{name} is {value!r}, which names nothing; nothing was sent"
                 raise RequestRefused(msg, Call(method, path))
 
-    def _on_our_host(self, url: str, call: Call) -> str:
+    def _on_our_host(self, first: str, at: str, call: Call) -> str:
         """Return the address of a further page. Raises AnswerNotUnderstood when it is not the API's own host."""
         try:
+            url = urljoin(first, at)
             if _origin(self.base_url) == _origin(url):
-                return url
+                return str(httpx.URL(url))
             where = f"elsewhere ({one_line(url)[:100]})"
-        except ValueError:
+        except (ValueError, httpx.InvalidURL):
             where = "at an address that is none"
         msg = f"the next page is said to be {where}; it was not asked for"
         raise AnswerNotUnderstood(msg, call)
@@ -284,11 +294,15 @@ class HttpClient:
             msg = f"the secret {self.auth.kept_in!r} holds more than a token (spaces, line ends or other characters)"
             raise CredentialRefused(msg, asked.call)
         headers = {**asked.headers, **asked.headers_of(former), "authorization": self.auth.header(token)}
-        request = self.wire.build_request(
-            asked.method, asked.url, params=asked.params, content=asked.content, headers=headers
-        )
+        try:
+            request = self.wire.build_request(
+                asked.method, asked.url, params=asked.params, content=asked.content, headers=headers
+            )
+        except httpx.InvalidURL:
+            msg = "the address of the API is none, or too long with these ids; nothing was sent"
+            raise RequestRefused(msg, asked.call) from None
         request.extensions[ONE_SHOT] = not asked.safe
-        terms = Terms(asked.call, self._deadline(whole=True), (token,), asked.at_most_bytes, self.advice)
+        terms = Terms(asked.call, self._deadline(whole=True), (token, *asked.secrets), asked.at_most_bytes, self.advice)
         return self._exchange(request, terms)
 
     def _exchange(self, request: httpx.Request, terms: Terms) -> Answer:

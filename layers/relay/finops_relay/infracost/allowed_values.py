@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from finops_relay.errors import InputRefused
 from finops_relay.infracost.checks import SUGGESTED_VALUES
@@ -29,18 +31,22 @@ def tags_with(policy: TaggingPolicy, key: str, values: tuple[str, ...], *, adopt
 
     Raises InputRefused when there is no such tag or it is no LIST, unless *adopt*.
     """
-    held = policy.tags
-    if key not in held:
+    held = policy.attributes.tags or ()
+    keys = [tag.key for tag in held]
+    if keys.count(key) > 1:
+        reason = f"the policy {policy.attributes.name!r} holds tag {key!r} {keys.count(key)} times"
+        raise InputRefused(reason, fix="take away all but one in the dashboard: nobody can tell which one counts")
+    if key not in keys:
         if not adopt:
             reason = f"the policy {policy.attributes.name!r} has no tag {key!r}"
-            raise InputRefused(reason, value=", ".join(held), fix="check the key's case, or ask for it to be added")
-        return (*held.values(), Tag(key=key, mandatory=True, value_type=ValueType.LIST, allowed_values=values))
-    former = held[key]
+            raise InputRefused(reason, value=", ".join(keys), fix="check the key's case, or ask for it to be added")
+        return (*held, Tag(key=key, mandatory=True, value_type=ValueType.LIST, allowed_values=values))
+    former = policy.tags[key]
     if former.value_type != ValueType.LIST and not adopt:
         reason = f"tag {key!r} of policy {policy.attributes.name!r} is of type {former.value_type}, not LIST"
         raise InputRefused(reason, fix="ask for it to be made a LIST, if that is meant")
     new = former.model_copy(update={"allowed_values": values, "value_type": ValueType.LIST})
-    return tuple(new if tag.key == key else tag for tag in held.values())
+    return tuple(new if tag.key == key else tag for tag in held)
 
 
 def is_set(policy: TaggingPolicy, key: str, values: tuple[str, ...]) -> bool:
@@ -50,8 +56,20 @@ def is_set(policy: TaggingPolicy, key: str, values: tuple[str, ...]) -> bool:
 
 
 def lost_tags(before: TaggingPolicy, after: TaggingPolicy, key: str) -> list[str]:
-    """Return the keys of the other tags that are no longer what they were."""
-    return [other for other, tag in before.tags.items() if other != key and after.tags.get(other) != tag]
+    """Return the keys of the other tags that lost something; what the vendor added by itself is no loss."""
+    others = [tag for tag in before.attributes.tags or () if tag.key != key]
+    shown = [_said(tag) for tag in after.attributes.tags or ()]
+    return [tag.key for tag in others if not any(_within(_said(tag), said) for said in shown)]
+
+
+def _within(part: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:
+    return all(name in whole and whole[name] == value for name, value in part.items())
+
+
+def _said(tag: HeldTag) -> dict[str, Any]:
+    """Return what a tag says, comparably: without what is empty, and lists in whatever order."""
+    given = tag.model_dump(exclude_none=True)
+    return {name: sorted(value, key=str) if isinstance(value, tuple | list) else value for name, value in given.items()}
 
 
 def warnings_of(tag: HeldTag | None) -> tuple[str, ...]:

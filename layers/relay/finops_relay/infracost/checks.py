@@ -5,17 +5,21 @@ Source: contract page, "Tagging policies", "Guardrails" and "Custom properties".
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from finops_relay.errors import InputRefused
-from finops_relay.infracost.models import GuardrailChange, HeldTag, PolicyChange, Tag, ValueType
+from finops_relay.infracost.models import GuardrailAttributes, GuardrailChange, HeldTag, PolicyChange, Tag, ValueType
 
+THRESHOLDS = {"increase_threshold", "increase_percentage_threshold", "total_threshold"}
 SUGGESTED_VALUES = 250
 """Values up to which Infracost suggests the nearest one; beyond, it shows the first five only."""
 
 
 def list_of(key: str, values: Iterable[str]) -> tuple[str, ...]:
     """Return *values* as they are sent: each once, and sorted, since the first five are shown. Raises InputRefused."""
+    if isinstance(values, str):
+        reason = f"tag {key!r}: the values are one text, whose letters would be taken for values"
+        raise InputRefused(reason, value=values, fix="give a list")
     found = tuple(sorted(set(values)))
     if not found or "" in found:
         reason = f"tag {key!r}: " + ("an allowed value is empty" if found else "the list of allowed values is empty")
@@ -25,8 +29,8 @@ def list_of(key: str, values: Iterable[str]) -> tuple[str, ...]:
 
 
 def checked_tag(tag: Tag) -> Tag:
-    """Return *tag* as it is sent. Raises InputRefused. One that was read goes back as it is."""
-    if isinstance(tag, HeldTag):
+    """Return *tag* as it is sent. Raises InputRefused. One that was read, and is as it was, goes back as it is."""
+    if isinstance(tag, HeldTag) and not tag.edited:
         return tag
     if tag.value_type == ValueType.LIST:
         return tag.model_copy(update={"allowed_values": list_of(tag.key, tag.allowed_values or ())})
@@ -43,6 +47,9 @@ def check_regex(key: str, pattern: str) -> None:
     options.log_errors = False
     try:
         re2.compile(pattern, options)
+    except UnicodeEncodeError:
+        reason = f"tag {key!r}: the regular expression is no text that can be written as UTF-8"
+        raise InputRefused(reason, fix="write it anew") from None
     except re2.error as error:
         said = error.args[0].decode("utf-8", "replace") if error.args and isinstance(error.args[0], bytes) else ""
         reason = f"tag {key!r}: RE2 cannot compile its regular expression ({said})"
@@ -73,6 +80,27 @@ def check_new_guardrail(change: GuardrailChange) -> None:
     if not change.thresholds:
         reason = f"guardrail {change.name!r} has no threshold, so it would never trigger"
         raise InputRefused(reason, fix="set increase_threshold, increase_percentage_threshold or total_threshold")
+
+
+def takes_threshold_away(change: GuardrailChange) -> bool:
+    """Return whether *change* empties a threshold."""
+    return any(getattr(change, name) is None for name in THRESHOLDS & change.model_fields_set)
+
+
+def check_thresholds(held: GuardrailAttributes, change: GuardrailChange) -> None:
+    """Refuse a change after which a guardrail would have no threshold left. Raises InputRefused."""
+    after = {name: getattr(held, name) for name in THRESHOLDS}
+    after |= {name: getattr(change, name) for name in THRESHOLDS & change.model_fields_set}
+    if all(value is None for value in after.values()):
+        reason = f"guardrail {held.name!r} would have no threshold left, so it would never trigger"
+        raise InputRefused(reason, fix="set another threshold, or delete the guardrail")
+
+
+def check_not_empty(body: Mapping[str, object], what: str) -> None:
+    """Refuse a change that names nothing. Raises InputRefused."""
+    if not body:
+        reason = f"the change of the {what} names nothing"
+        raise InputRefused(reason, fix="set what is to change")
 
 
 def check_properties(csv: bytes) -> None:

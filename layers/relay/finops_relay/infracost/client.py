@@ -19,7 +19,15 @@ from finops_relay.http.client import HttpClient
 from finops_relay.http.pages import Next, pages
 from finops_relay.infracost.advice import advice
 from finops_relay.infracost.allowed_values import AllowedValues, is_set, lost_tags, tags_with, warnings_of
-from finops_relay.infracost.checks import check_new_guardrail, check_properties, checked_policy, list_of
+from finops_relay.infracost.checks import (
+    check_new_guardrail,
+    check_not_empty,
+    check_properties,
+    check_thresholds,
+    checked_policy,
+    list_of,
+    takes_threshold_away,
+)
 from finops_relay.infracost.models import (
     FileSlot,
     Guardrail,
@@ -93,7 +101,9 @@ class Infracost:
         ``tags`` are all tags of the policy: read them first, or use `set_allowed_values`.
         Raises InputRefused as `create_tagging_policy`.
         """
-        body = _resource("tagging-policies", checked_policy(change).body())
+        given = checked_policy(change).body()
+        check_not_empty(given, "policy")
+        body = _resource("tagging-policies", given)
         answer = self.http.request("PATCH", POLICY, ids=_policy(slug, policy_id), body=body, safe=True)
         return _data(answer, TaggingPolicy)
 
@@ -163,12 +173,22 @@ class Infracost:
         """
         check_new_guardrail(new)
         body = _resource("guardrails", {"webhookUrl": "", **new.body()})
-        return _data(self.http.request("POST", GUARDRAILS, ids={"orgSlug": slug}, body=body, safe=False), Guardrail)
+        ids = {"orgSlug": slug}
+        answer = self.http.request("POST", GUARDRAILS, ids=ids, body=body, secrets=new.secrets, safe=False)
+        return _data(answer, Guardrail)
 
     def update_guardrail(self, slug: str, guardrail_id: str, change: GuardrailChange) -> Guardrail:
-        """Set what *change* names, and nothing else. Safe to repeat: it sets values."""
-        body = _resource("guardrails", change.body())
-        answer = self.http.request("PATCH", GUARDRAIL, ids=_guardrail(slug, guardrail_id), body=body, safe=True)
+        """Set what *change* names, and nothing else. Safe to repeat: it sets values.
+
+        A threshold that is None is taken away; then the guardrail is read first.
+        Raises InputRefused when none would be left: it would never trigger.
+        """
+        given = change.body()
+        check_not_empty(given, "guardrail")
+        if takes_threshold_away(change):
+            check_thresholds(self.guardrail(slug, guardrail_id).attributes, change)
+        ids, body = _guardrail(slug, guardrail_id), _resource("guardrails", given)
+        answer = self.http.request("PATCH", GUARDRAIL, ids=ids, body=body, secrets=change.secrets, safe=True)
         return _data(answer, Guardrail)
 
     def delete_guardrail(self, slug: str, guardrail_id: str) -> None:

@@ -10,7 +10,17 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, SerializeAsAny, field_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    SerializeAsAny,
+    field_validator,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from finops_relay.http.redact import one_line
@@ -32,7 +42,13 @@ class _Read(BaseModel):
 class _Written(BaseModel):
     """Frozen, written by the API's names; a field that was not given is not sent."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        hide_input_in_errors=True,  # a webhook's address is a secret
+    )
 
     def body(self) -> dict[str, Any]:
         """Return what is sent; a webhook's address in the clear, so this is for the wire only."""
@@ -91,8 +107,10 @@ class Organization(_Read):
 class Names(_Written):
     """Names that a filter lets in and keeps out."""
 
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
+    model_config = ConfigDict(extra="allow")
+
+    include: tuple[str, ...] | None = ()
+    exclude: tuple[str, ...] | None = ()
 
 
 class Filters(_Written):
@@ -139,6 +157,17 @@ class HeldTag(Tag):
     """A tag as Infracost holds it, with whatever else stands there."""
 
     model_config = ConfigDict(extra="allow")
+
+    _as_read: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    def model_post_init(self, _context: object, /) -> None:
+        """Note what was read; a copy with changes keeps the note."""
+        self._as_read = self.model_dump()
+
+    @property
+    def edited(self) -> bool:
+        """Whether it is no longer what was read."""
+        return self.model_dump() != self._as_read
 
 
 class PolicyChange(_Written):
@@ -209,6 +238,16 @@ class GuardrailChange(_Written):
     """Whoever holds any token of the organization can read it; an empty one takes the webhook away."""
     filters: Filters | None = None
 
+    def body(self) -> dict[str, Any]:
+        """Return what is sent; no webhook is an empty one."""
+        given = super().body()
+        return {**given, "webhookUrl": given["webhookUrl"] or ""} if "webhookUrl" in given else given
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must never be quoted."""
+        return (self.webhook_url.get_secret_value(),) if self.webhook_url else ()
+
     @property
     def thresholds(self) -> tuple[Decimal, ...]:
         """The thresholds that are set."""
@@ -220,6 +259,14 @@ class GuardrailAttributes(GuardrailChange):
     """A guardrail as Infracost holds it, with whatever else stands there."""
 
     model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _either_spelling(cls, found: object) -> object:
+        """Take the spelling that holds the percentage, where the other one is there and empty."""
+        if isinstance(found, dict) and found.get("increasePercentageThreshold") is None:
+            return {name: value for name, value in found.items() if name != "increasePercentageThreshold"}
+        return found
 
     @field_validator("scope")
     @classmethod
