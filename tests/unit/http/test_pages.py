@@ -136,6 +136,9 @@ ELSEWHERE = [
     "https://ｖendor.example/?page=2",  # noqa: RUF001 -- a look-alike is the point
     "https://ᵛendor.example/?page=2",
     "javascript:alert(1)",
+    "https://[::1/x",
+    "https://vendor.example/?page=\x00",
+    "https://vendor.example/" + "x" * 70_000,
     "mailto:somebody@vendor.example",
 ]
 
@@ -149,7 +152,7 @@ def test_a_next_page_elsewhere_is_refused_and_never_asked_for(address: str) -> N
     assert (caught.value.call.method, caught.value.call.path) == ("GET", "/orgs/{slug}/things")
 
 
-@given(st.text(st.sampled_from("htps:/\\?#@%. vendor.examplEevi1\u017f\u212a5443"), max_size=40))
+@given(st.text(st.sampled_from("[]\x00htps:/\\?#@%. vendor.examplEevi1\u017f\u212a5443"), max_size=40))
 def test_whatever_the_address_no_other_host_is_called(text: str) -> None:
     seen: list[httpx.URL] = []
 

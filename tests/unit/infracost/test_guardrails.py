@@ -372,3 +372,62 @@ def test_a_list_that_leads_elsewhere_or_nowhere_is_an_error(link: str, words: st
         with client.http.wire, pytest.raises(AnswerNotUnderstood, match=words):
             client.guardrails(SLUG)
         assert counts(vendor) == {"listGuardrails": calls}
+
+
+# --- what would do harm ----------------------------------------------------------------------------------------------
+
+
+def test_the_address_of_a_webhook_is_not_told_though_the_vendor_quotes_it() -> None:
+    def vendor(request: httpx.Request) -> httpx.Response:
+        said = f"webhookUrl {json.loads(request.content)['data']['attributes']['webhookUrl']} is not reachable"
+        return httpx.Response(400, json={"errors": [{"detail": said}]})
+
+    address = f"https://hooks.example/services/T/B/{SECRET}"
+    change = GuardrailChange(webhook_url=SecretStr(address))
+    with httpx.Client(transport=httpx.MockTransport(vendor)) as wire:
+        client = Infracost(HttpClient(API, Credential(fixed(SecretStr(TOKEN)), "x"), wire=wire))
+        new = change.model_copy(update={"name": "n", "scope": "PROJECT", "total_threshold": Decimal(1)})
+        for call in (
+            lambda: client.update_guardrail(SLUG, GUARDRAIL, change),
+            lambda: client.create_guardrail(SLUG, new),
+        ):
+            with pytest.raises(RequestRefused, match="is not reachable") as caught:
+                call()
+            assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [{"webhookURL": WEBHOOK}, {"webhookUrl": [WEBHOOK]}])
+def test_a_webhook_that_is_given_in_a_wrong_way_is_not_told_either(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="webhook") as caught:
+        GuardrailChange.model_validate(given)
+    assert SECRET not in str(caught.value)
+
+
+def test_a_guardrail_without_a_webhook_is_created_with_an_empty_one(
+    vendor: InfracostStandIn, client: Infracost
+) -> None:
+    new = GuardrailChange(name="n", scope=Scope.PROJECT, total_threshold=Decimal(1), webhook_url=None)
+    sent = bodies(client)
+    client.create_guardrail(SLUG, new)
+    assert sent[0]["data"]["attributes"]["webhookUrl"] == ""
+    counts(vendor)
+
+
+def test_the_last_threshold_of_a_guardrail_is_not_taken_away(vendor: InfracostStandIn, client: Infracost) -> None:
+    both_gone = GuardrailChange(increase_threshold=None, increase_percentage_threshold=None)
+    with pytest.raises(InputRefused, match="no threshold left"):
+        client.update_guardrail(SLUG, GUARDRAIL, both_gone)
+    client.update_guardrail(SLUG, GUARDRAIL, GuardrailChange(increase_threshold=None))
+    assert counts(vendor) == {"getGuardrail": 2, "updateGuardrail": 1}
+    assert client.guardrail(SLUG, GUARDRAIL).attributes.thresholds == (Decimal("12.5"),)
+
+
+def test_a_change_that_names_nothing_is_refused(vendor: InfracostStandIn, client: Infracost) -> None:
+    with pytest.raises(InputRefused, match="names nothing"):
+        client.update_guardrail(SLUG, GUARDRAIL, GuardrailChange())
+    assert counts(vendor) == {}
+
+
+def test_the_spelling_that_holds_the_percentage_is_read_where_both_stand() -> None:
+    both = {"increasePercentageThreshold": None, "increasePercentThreshold": 10}
+    assert GuardrailAttributes.model_validate(both).increase_percentage_threshold == Decimal(10)

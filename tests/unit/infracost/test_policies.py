@@ -16,6 +16,7 @@ from finops_relay.errors import (
     InputRefused,
     NotFound,
     OutcomeUnknown,
+    RequestRefused,
 )
 from finops_relay.http.auth import Credential, fixed
 from finops_relay.http.client import HttpClient
@@ -383,6 +384,80 @@ def test_whatever_is_held_only_the_values_of_that_key_change(
 
 
 # --- what would do harm --------------------------------------------------------------------------------------------
+
+
+def test_a_key_that_the_policy_holds_twice_is_not_guessed_at() -> None:
+    twice = [{"key": "a", "valueType": "LIST", "allowedValues": [value]} for value in ("x", "y")]
+    client = answering({"data": {"id": POLICY, "attributes": {"name": "P", "tags": [*twice, {"key": "b"}]}}})
+    with client.http.wire, pytest.raises(InputRefused, match="holds tag 'a' 2 times"):
+        client.set_allowed_values(SLUG, POLICY, "a", ["z"])
+
+
+def test_another_key_that_the_policy_holds_twice_stays_twice() -> None:
+    held = [{"key": "a", "valueType": "LIST", "allowedValues": ["x"]}, {"key": "b", "n": 1}, {"key": "b", "n": 2}]
+    sent: list[Any] = []
+
+    def vendor(request: httpx.Request) -> httpx.Response:
+        if request.method == "PATCH":
+            sent.append(json.loads(request.content)["data"]["attributes"]["tags"])
+            held[:] = sent[0]
+        return httpx.Response(200, json={"data": {"id": POLICY, "attributes": {"tags": held}}})
+
+    with httpx.Client(transport=httpx.MockTransport(vendor)) as wire:
+        auth = Credential(fixed(SecretStr(TOKEN)), "x")
+        assert Infracost(HttpClient(API, auth, wire=wire)).set_allowed_values(SLUG, POLICY, "a", ["z"]).changed
+    assert [(tag["key"], tag.get("n")) for tag in sent[0]] == [("a", None), ("b", 1), ("b", 2)]
+
+
+def test_what_the_vendor_adds_to_another_tag_or_reorders_in_it_is_no_loss() -> None:
+    held = [{"key": "a", "valueType": "LIST", "allowedValues": ["x"]}, {"key": "b", "allowedValues": ["2", "1"]}]
+
+    def vendor(request: httpx.Request) -> httpx.Response:
+        if request.method == "PATCH":
+            held[0]["allowedValues"] = ["z"]
+            held[1] |= {"allowedValues": ["1", "2"], "mandatory": False, "x-new": 1}
+        return httpx.Response(200, json={"data": {"id": POLICY, "attributes": {"tags": held}}})
+
+    with httpx.Client(transport=httpx.MockTransport(vendor)) as wire:
+        auth = Credential(fixed(SecretStr(TOKEN)), "x")
+        assert Infracost(HttpClient(API, auth, wire=wire)).set_allowed_values(SLUG, POLICY, "a", ["z"]).changed
+
+
+def test_one_text_is_no_list_of_values(vendor: InfracostStandIn, client: Infracost) -> None:
+    with pytest.raises(InputRefused, match="give a list"):
+        client.set_allowed_values(SLUG, POLICY, "app", "web")
+    assert counts(vendor) == {}
+
+
+def test_a_tag_that_was_read_and_edited_is_checked_like_any_other(vendor: InfracostStandIn, client: Infracost) -> None:
+    size = client.tagging_policy(SLUG, POLICY).tags["size"]
+    change = PolicyChange(tags=(size.model_copy(update={"allowed_values": ()}),))
+    with pytest.raises(InputRefused, match="list of allowed values is empty"):
+        client.update_tagging_policy(SLUG, POLICY, change)
+    assert "updateTaggingPolicy" not in counts(vendor)
+
+
+def test_a_change_that_names_nothing_is_refused(vendor: InfracostStandIn, client: Infracost) -> None:
+    with pytest.raises(InputRefused, match="names nothing"):
+        client.update_tagging_policy(SLUG, POLICY, PolicyChange())
+    assert counts(vendor) == {}
+
+
+@pytest.mark.parametrize("names", [{"include": [], "exclude": [], "new": 1}, {"include": ["a"], "exclude": None}])
+def test_a_filter_that_knows_more_than_we_do_can_be_read(names: dict[str, Any]) -> None:
+    client = answering({"data": {"id": POLICY, "attributes": {"tags": [], "filters": {"repos": names}}}})
+    with client.http.wire:
+        filters = client.tagging_policy(SLUG, POLICY).attributes.filters
+    assert filters is not None
+    assert filters.model_dump(by_alias=True, exclude_unset=True, mode="json") == {"repos": names}
+
+
+def test_half_a_surrogate_pair_is_refused_in_words(vendor: InfracostStandIn, client: Infracost) -> None:
+    with pytest.raises(RequestRefused, match="surrogate"):
+        client.update_tagging_policy(SLUG, POLICY, PolicyChange(message="\ud800"))
+    assert ["UTF-8" in reason for reason in writes(client, regex("\ud800"))] == [True, True]
+    assert counts(vendor) == {}
+
 
 LIST = Tag(key="app", value_type=ValueType.LIST, allowed_values=("a",))
 
