@@ -62,7 +62,11 @@ ALLOWED_OUTSIDE: dict[str, dict[str, str]] = {
         "pydantic": "SecretStr, and answers that are fitted to models",
     },
     **{client: {"pydantic": "models of what a vendor says"} for client in CLIENTS},
-    "cloudzero": {"pydantic": "as above", "typing_extensions": "override, until 3.12 is the oldest Python"},
+    "cloudzero": {
+        "pydantic": "as above",
+        "msgspec": "what a body made ahead says",
+        "typing_extensions": "override, until 3.12 is the oldest Python",
+    },
     "infracost": {"pydantic": "as above", "re2": "the engine that compiles a tag's expression at the vendor"},
     "formats": {"isal": "gzip is half of the reading time of a compressed sheet with the standard library"},
     "delivery": {"pydantic": "what is kept is checked"},

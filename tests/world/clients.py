@@ -320,6 +320,7 @@ LIVE = (
         "createAnyCostBillingDrop",
         "create_billing_drop",
         lambda c, _: c.create_billing_drop(CONNECTION, REPLACED),
+        reads=False,
     ),
     Calling("getAnyCostBillingDrops", "billing_drops", lambda c, _: c.billing_drops(CONNECTION), ("rows",)),
     Calling("getAnyCostBillingDrop", "billing_drop_rows", lambda c, _: c.billing_drop_rows(CONNECTION, FEB), ("rows",)),

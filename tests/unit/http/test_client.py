@@ -265,9 +265,9 @@ def test_a_redirect_is_not_followed_and_the_token_stays_here() -> None:
     ids=lambda body: repr(body[:12]),
 )
 def test_a_good_status_with_something_else_than_json_is_not_understood(body: bytes) -> None:
-    answer = caller(one_answer(200, body)).client.request("GET", "/things", safe=True)
+    client = caller(one_answer(200, body)).client
     with pytest.raises(AnswerNotUnderstood):
-        answer.json()
+        client.request("GET", "/things", safe=True).json()
 
 
 def test_what_is_missing_in_an_answer_is_named_by_its_keys() -> None:

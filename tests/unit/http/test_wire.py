@@ -133,7 +133,7 @@ def test_a_connection_that_its_other_side_ended_is_not_used_again(server: Counti
     assert (server.calls, server.connections) == (3, 3)
 
 
-def test_a_time_out_ends_with_its_deadline_and_is_never_nothing() -> None:
+def test_a_time_out_ends_with_its_deadline() -> None:
     assert Until(0.5, time.monotonic() + 60).left() == 0.5
     assert 0 < Until(30, time.monotonic() + 0.5).left() <= 0.5
-    assert 0 < Until(30, time.monotonic() - 1).left() < 0.01
+    assert Until(30, time.monotonic() - 1).left() <= 0

@@ -193,7 +193,7 @@ def test_an_answer_that_does_not_fit_is_named_by_its_fields_never_by_its_values(
     with pytest.raises(AnswerNotUnderstood) as caught:
         answering(body).price_book(ENTERPRISE, BOOK)
     assert "s3cr3t" not in str(caught.value)
-    with pytest.raises(AnswerNotUnderstood):
+    with pytest.raises(OutcomeUnknown if body == b"<html>" else AnswerNotUnderstood):
         answering(body).create_price_book(ENTERPRISE, Provider.AWS)
 
 

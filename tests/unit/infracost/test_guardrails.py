@@ -387,13 +387,23 @@ def test_the_address_of_a_webhook_is_not_told_though_the_vendor_quotes_it() -> N
     with httpx.Client(transport=httpx.MockTransport(vendor)) as wire:
         client = Infracost(HttpClient(API, Credential(fixed(SecretStr(TOKEN)), "x"), wire=wire))
         new = change.model_copy(update={"name": "n", "scope": "PROJECT", "total_threshold": Decimal(1)})
-        for call in (
-            lambda: client.update_guardrail(SLUG, GUARDRAIL, change),
-            lambda: client.create_guardrail(SLUG, new),
-        ):
-            with pytest.raises(RequestRefused, match="is not reachable") as caught:
-                call()
-            assert SECRET not in str(caught.value)
+        with pytest.raises(RequestRefused, match="is not reachable") as updating:
+            client.update_guardrail(SLUG, GUARDRAIL, change)
+        with pytest.raises(RequestRefused, match="is not reachable") as creating:
+            client.create_guardrail(SLUG, new)
+    assert SECRET not in f"{updating.value} {creating.value}"
+
+
+def test_a_webhook_that_is_none_in_a_change_is_left_as_it_is(vendor: InfracostStandIn, client: Infracost) -> None:
+    client.update_guardrail(SLUG, GUARDRAIL, GuardrailChange(block_pr=True, webhook_url=None))
+    assert attributes(vendor)["webhookUrl"] == WEBHOOK
+    counts(vendor)
+
+
+def test_what_the_vendor_keeps_beside_is_not_shown() -> None:
+    held = GuardrailAttributes.model_validate({"name": "n", "slackWebhookSecret": SECRET})
+    assert SECRET not in repr(held)
+    assert "slackWebhookSecret" in repr(held)
 
 
 @pytest.mark.parametrize("given", [{"webhookURL": WEBHOOK}, {"webhookUrl": [WEBHOOK]}])

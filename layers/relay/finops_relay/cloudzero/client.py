@@ -11,8 +11,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, TypeVar
 
+import msgspec
+
+from finops_relay.cloudzero.advice import MAX_BODY_BYTES
 from finops_relay.cloudzero.idempotency import IdempotencyKeys
 from finops_relay.cloudzero.records import (
     AllocationRecord,
@@ -26,7 +29,6 @@ from finops_relay.cloudzero.records import (
     Dimension,
     DropAccepted,
     DropCheck,
-    DropOperation,
     DropSummary,
     Insight,
     InsightChange,
@@ -34,12 +36,14 @@ from finops_relay.cloudzero.records import (
     RecordKey,
     StoredRecord,
 )
-from finops_relay.errors import InputRefused, NotInContract
+from finops_relay.errors import BodyTooLarge, Call, InputRefused, NotInContract
 from finops_relay.http.client import HttpClient
 
 STREAM = re.compile(r"[\w.-]{1,256}", re.ASCII)
 """Names of telemetry streams (contract page, "Telemetry"); only letters of ASCII, which both contracts take alike."""
 MONTH = "%Y-%m"
+MAX_COSTS_BYTES = 10_000_000_000
+"""Of all pages of costs together, which are used page by page: more is a list without an end."""
 
 
 @dataclass(frozen=True)
@@ -199,8 +203,6 @@ class CloudZero(ABC):
         self,
         connection_id: str,
         drop: BillingDrop | bytes,
-        *,
-        operation: DropOperation | None = None,
         keys: IdempotencyKeys | None = None,
     ) -> DropAccepted:
         """Send costs to an AnyCost Stream connection, never two at once to one connection.
@@ -210,14 +212,14 @@ class CloudZero(ABC):
 
         Args:
             connection_id: of the connection.
-            drop: or a body that `drop_body` made; then *operation* is the one that stands in it.
-            operation: of a body given as bytes.
-            keys: for this body; after OutcomeUnknown the same object, or its `current`, makes a repetition harmless
-                when no answer came. ``live`` only; each call has keys of its own unless given.
+            drop: or a body that `drop_body` made, which says itself what it does.
+            keys: for this body. When no answer came, the same object (or one with its `current`) lets the vendor answer
+                as it did instead of acting again. ``live`` only; each call has keys of its own unless given.
 
         Raises:
             OutcomeUnknown: the drop may have been taken.
             BodyTooLarge: it is larger than 5,000,000 bytes.
+            InputRefused: the bytes are no drop of this contract.
         """
 
     def billing_drops(self, connection_id: str) -> tuple[DropSummary, ...]:
@@ -280,6 +282,43 @@ def stream_ids(stream: str) -> dict[str, str]:
         reason = "a stream's name has 1 to 256 letters, digits, dots, hyphens and underscores"
         raise InputRefused(reason, value=stream, fix="rename the stream")
     return {"stream_name": stream}
+
+
+Record = TypeVar("Record")
+Shape = TypeVar("Shape", bound=msgspec.Struct)
+
+
+def some(records: Sequence[Record]) -> Sequence[Record]:
+    """Return *records*, of which there is at least one. Raises InputRefused."""
+    if not records:
+        reason = "there are no records to send"
+        raise InputRefused(reason, fix="give at least one")
+    return records
+
+
+def changing(body: dict[str, object], what: str) -> dict[str, object]:
+    """Return the body of a change, which names something. Raises InputRefused."""
+    if not body:
+        reason = f"the change of the {what} names nothing"
+        raise InputRefused(reason, fix="set what is to change")
+    return body
+
+
+def fitting(body: bytes, method: str, path: str) -> bytes:
+    """Return *body*, which is not too large. Raises BodyTooLarge."""
+    if len(body) > MAX_BODY_BYTES:
+        msg = f"{len(body):,} bytes were to be sent, and the limit is {MAX_BODY_BYTES:,} a body: send less in one"
+        raise BodyTooLarge(f"{msg}; nothing was sent", Call(method, path, sent_bytes=len(body)))
+    return body
+
+
+def outline(body: bytes, model: type[Shape]) -> Shape:
+    """Return what the top level of a body made ahead says; its rows are not looked at. Raises InputRefused."""
+    try:
+        return msgspec.json.decode(body, type=model)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        reason = f"the bytes are no billing drop of this contract ({error})"
+        raise InputRefused(reason, fix="send what `drop_body` of this client made") from None
 
 
 def zulu(moment: datetime) -> str:

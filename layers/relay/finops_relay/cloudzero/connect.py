@@ -73,7 +73,11 @@ def connect(
         VendorError: the API cannot be asked.
     """
     http = HttpClient(url.rstrip("/"), credential(fixed(key), "the key that was given", bearer=bearer), advice)
-    return client_of(http, contract, memory or ProcessMemory())
+    try:
+        return client_of(http, contract, memory or ProcessMemory())
+    except BaseException:
+        http.wire.close()
+        raise
 
 
 def credential(source: TokenSource, kept_in: str, *, bearer: bool = False) -> Credential:

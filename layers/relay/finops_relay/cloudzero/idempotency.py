@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from finops_relay.errors import OutcomeUnknown, VendorError, VendorUnreachable
+from finops_relay.errors import AnswerNotUnderstood, OutcomeUnknown, VendorError
 
 HEADER = "cloudzero-idempotency-key"
 
@@ -24,15 +24,30 @@ def new_key() -> str:
 class IdempotencyKeys:
     """The keys for one body; not for another, not even with the same path.
 
-    After OutcomeUnknown `current` is the key to send this very body with again; keep it with the intent.
+    When no answer came, `current` is the key to send this very body with again: keep it with the intent. A key whose
+    outcome is unknown is never given up by a call that is unsafe to repeat, whatever is answered to it later; after a
+    5xx it gives that 5xx again, and only reading back can tell.
     """
 
     current: str = field(default_factory=new_key)
+    in_doubt: bool = False
+    """Whether the vendor may have acted under `current`."""
     make: Callable[[], str] = new_key
 
-    def __call__(self, former: VendorError | None) -> Mapping[str, str]:
-        """Return the header of the next try, told what became of the one before."""
-        unanswered = isinstance(former, OutcomeUnknown | VendorUnreachable) and former.call.status is None
-        if former is not None and not unanswered:
-            self.current = self.make()
+    def hear(self, error: VendorError, *, safe: bool) -> None:
+        """Take note of what became of a try.
+
+        Args:
+            error: how it failed.
+            safe: whether the call is safe to repeat: then another key can do no harm.
+        """
+        if isinstance(error, OutcomeUnknown | AnswerNotUnderstood):
+            self.in_doubt = True
+        answered = error.call.status is not None
+        if answered and (safe or not self.in_doubt):
+            self.current, self.in_doubt = self.make(), False
+
+    @property
+    def header(self) -> Mapping[str, str]:
+        """The header of the next try."""
         return {HEADER: self.current}

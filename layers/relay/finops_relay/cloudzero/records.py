@@ -6,6 +6,7 @@ one contract lacks says so; giving it under that contract raises NotInContract.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -29,6 +30,11 @@ MAX_MAGNITUDE = 30
 """Digits before or behind the point that an amount may have: beyond is a mistake, or an attempt to fill memory."""
 
 
+SECONDS_DIGITS = 10
+MILLISECONDS_DIGITS = 13
+"""Of the epoch's time from 2001 to 2286."""
+
+
 def _bounded(amount: Decimal) -> Decimal:
     exponent = amount.as_tuple().exponent
     if not isinstance(exponent, int) or exponent < -MAX_MAGNITUDE or amount.adjusted() > MAX_MAGNITUDE:
@@ -38,7 +44,24 @@ def _bounded(amount: Decimal) -> Decimal:
 
 
 def _utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        msg = "the time is beyond the calendar in UTC"
+        raise ValueError(msg) from None
+
+
+def _whole(count: object) -> object:
+    """Let no Decimal become an int before its size is known: 1E+10000000 takes seconds."""
+    if isinstance(count, Decimal) and not (count.is_finite() and abs(count.adjusted()) < MAX_MAGNITUDE):
+        msg = "a count is a whole number of ordinary size"
+        raise ValueError(msg)
+    return count
+
+
+def _text(found: object) -> object:
+    """Read nothing as an empty text."""
+    return "" if found is None else found
 
 
 def _no_float(amount: object) -> object:
@@ -49,12 +72,16 @@ def _no_float(amount: object) -> object:
 
 
 def _aware(moment: object) -> object:
-    """Read a time or a day without an offset as UTC, and seconds of the epoch: ``live`` answers all of them."""
+    """Read a time or a day without an offset as UTC, and (milli)seconds of the epoch: ``live`` answers all of them."""
     if isinstance(moment, str):
-        seconds = moment.strip().partition(".")[0]
-        if seconds.isascii() and seconds.isdecimal():
-            return datetime.fromtimestamp(int(seconds[:12]), UTC)
-        moment = datetime.fromisoformat(moment.strip())
+        text = moment.strip()
+        number = text.partition(".")[0]
+        if number.isascii() and number.isdecimal() and len(number) != len("20260201"):
+            if len(number) not in {SECONDS_DIGITS, MILLISECONDS_DIGITS}:
+                msg = "the number is no time"
+                raise ValueError(msg)
+            return datetime.fromtimestamp(int(number[:SECONDS_DIGITS]), UTC)
+        moment = datetime.fromisoformat(text)
     if isinstance(moment, datetime) and moment.tzinfo is None:
         return moment.replace(tzinfo=UTC)
     return moment
@@ -62,6 +89,12 @@ def _aware(moment: object) -> object:
 
 Amount = Annotated[Decimal, BeforeValidator(_no_float), AfterValidator(_bounded)]
 """Exact, finite, and never from a float."""
+ReadAmount = Annotated[Decimal, AfterValidator(_bounded)]
+"""As CloudZero answers it."""
+Count = Annotated[int, BeforeValidator(_whole)]
+"""As CloudZero answers it."""
+Text = Annotated[str, BeforeValidator(_text)]
+"""As CloudZero answers it: empty where it answers null."""
 Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
 """Aware; kept in UTC."""
 ReadMoment = Annotated[AwareDatetime, BeforeValidator(_aware), AfterValidator(_utc)]
@@ -101,8 +134,8 @@ class Dimension(_Read):
     """Something that costs can be grouped and filtered by."""
 
     id: str = Field(min_length=1)
-    name: str = ""
-    type: str = ""
+    name: Text = ""
+    type: Text = ""
     """Empty where the contract does not say."""
 
 
@@ -154,7 +187,7 @@ class CostRow(_Read):
 
     at: ReadMoment | None = None
     """Begin of the period; None for a cumulative amount without one."""
-    value: Decimal
+    value: ReadAmount
     """US dollars, or usage where that was asked for."""
     group: Mapping[str, str] = Field(default_factory=dict)
     """Value of each dimension that was grouped by."""
@@ -188,8 +221,8 @@ class Insight(InsightChange):
     model_config = ConfigDict(extra="ignore")
 
     id: str = Field(min_length=1)
-    title: str = ""
-    cost_impact: Decimal | None = None
+    title: Text = ""
+    cost_impact: ReadAmount | None = None
     created_at: ReadMoment | None = None
     updated_at: ReadMoment | None = None
 
@@ -214,12 +247,20 @@ class Notification(_Sent):
     """Addresses of e-mail."""
 
 
+class HeldNotification(Notification):
+    """A notification as CloudZero holds it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    threshold: ReadAmount | None = None
+
+
 class BudgetChange(_Sent):
     """A new budget, or what changes of one."""
 
     name: str | None = Field(default=None, min_length=1)
     view_id: str | None = None
-    """The linked view; required of a new one under ``live``."""
+    """The linked view; required of a new one under ``live``. An empty one takes it away (``openapi``)."""
     amount: Amount | None = None
     """US dollars a period; ``openapi`` only, as the two below."""
     period: Period | None = None
@@ -229,6 +270,14 @@ class BudgetChange(_Sent):
     alerts: Mapping[str, str] | None = None
     """By percent, such as ``{"80": "N"}``; the letters are the vendor's."""
 
+    @field_validator("monthly_limits")
+    @classmethod
+    def _by_month(cls, limits: Mapping[date, Decimal] | None) -> Mapping[date, Decimal] | None:
+        if any(day.day != 1 for day in limits or ()):
+            msg = "a month is named by its first day"
+            raise ValueError(msg)
+        return limits
+
 
 class Budget(BudgetChange):
     """A budget as CloudZero holds it."""
@@ -236,7 +285,11 @@ class Budget(BudgetChange):
     model_config = ConfigDict(extra="ignore")
 
     id: str = Field(min_length=1)
-    name: str = ""
+    name: Text = ""
+    amount: ReadAmount | None = None
+    period: str | None = None  # type: ignore[assignment]  # wider on purpose: others are kept as they were read
+    notifications: tuple[HeldNotification, ...] | None = None
+    monthly_limits: Mapping[date, ReadAmount] | None = None
     created_at: ReadMoment | None = None
     updated_at: ReadMoment | None = None
 
@@ -298,9 +351,9 @@ class StoredRecord(_Read):
     """A record of telemetry as CloudZero holds it (``live`` only)."""
 
     timestamp: ReadMoment
-    value: Decimal
-    granularity: str = ""
-    element_name: str = ""
+    value: ReadAmount
+    granularity: Text = ""
+    element_name: Text = ""
     dimensions: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
 
 
@@ -316,6 +369,24 @@ class DropOperation(StrEnum):
     """Wipes the hours that the body has rows of; ``live`` only."""
     SUM = "sum"
     """Appends, whatever stands there; the only one under ``openapi``."""
+
+
+CBF_COLUMNS = frozenset(
+    f"{group}/{name}"
+    for group, names in {
+        "lineitem": "id type description cloud_provider",
+        "time": "usage_end",
+        "resource": "id service account region usage_family",
+        "action": "operation usage_type account region",
+        "usage": "amount units",
+        "cost": "discounted_cost amortized_cost discounted_amortized_cost on_demand_cost",
+        "bill": "invoice_id",
+        "k8s": "cluster namespace deployment labels",
+    }.items()
+    for name in names.split()
+)
+"""Columns of the Common Bill Format beside ``time/usage_start`` and ``cost/cost`` (contract page)."""
+TAG_COLUMN = re.compile(r"resource/tag:[A-Za-z0-9_.:/=+@-]+")
 
 
 class BillingRow(_Sent):
@@ -342,12 +413,33 @@ class BillingRow(_Sent):
     @field_validator("columns")
     @classmethod
     def _without_blanks(cls, columns: Mapping[str, str]) -> Mapping[str, str]:
+        strange = sorted(name for name in columns if not (name in CBF_COLUMNS or TAG_COLUMN.fullmatch(name)))
+        if strange:
+            msg = f"the Common Bill Format has no column {strange[0]!r} beside usage_start and cost"
+            raise ValueError(msg)
         return {name: value for name, value in columns.items() if value}
 
     @property
     def month(self) -> date:
         """The first day of its month, UTC."""
         return self.usage_start.date().replace(day=1)
+
+
+class HeldRow(BillingRow):
+    """A row as CloudZero holds it, whoever sent it."""
+
+    usage_start: ReadMoment
+    cost: ReadAmount
+
+    @field_validator("usage_start")
+    @classmethod
+    def _on_the_hour(cls, moment: datetime) -> datetime:
+        return moment
+
+    @field_validator("columns")
+    @classmethod
+    def _without_blanks(cls, columns: Mapping[str, str]) -> Mapping[str, str]:
+        return columns
 
 
 class BillingDrop(_Sent):
@@ -381,16 +473,16 @@ class DropAccepted(_Read):
     drop_id: str = ""
     """``live`` only, as the two below."""
     month: str = ""
-    row_count: int | None = None
+    row_count: Count | None = None
 
 
 class DropSummary(_Read):
     """One drop of a connection's list (``live`` only)."""
 
-    drop_id: str = ""
-    month: str = ""
-    row_count: int | None = None
-    operation: str = ""
+    drop_id: Text = ""
+    month: Text = ""
+    row_count: Count | None = None
+    operation: Text = ""
 
 
 class DropCheck(_Read):
@@ -398,3 +490,11 @@ class DropCheck(_Read):
 
     is_valid: bool
     errors: tuple[Words, ...] = ()
+
+    @field_validator("errors", mode="before")
+    @classmethod
+    def _in_words(cls, found: object) -> object:
+        """Take whatever the reasons are: the vendor's documentation does not say."""
+        if found is None:
+            return ()
+        return [each if isinstance(each, str) else repr(each) for each in found] if isinstance(found, list) else found

@@ -62,9 +62,12 @@ class Answer:
         """Return the parsed body, fractions as Decimal to the last digit. Raises AnswerNotUnderstood."""
         try:
             return _exact.decode(self.body)
-        except (msgspec.DecodeError, ValueError, RecursionError):
-            said = one_line(self.body.decode("utf-8", "replace"), *self.secrets)[:100]
-            msg = f"the answer is not JSON: {said!r}" if said else "the answer is empty where JSON was promised"
+        except (msgspec.DecodeError, ValueError, RecursionError, ArithmeticError):  # a number beyond any Decimal
+            text = self.body.strip()
+            msg = "the answer is JSON that is cut short or malformed"  # not quoted: it may hold a webhook's address
+            if not text.startswith((b"{", b"[")):
+                said = one_line(text.decode("utf-8", "replace"), *self.secrets)[:100]
+                msg = f"the answer is not JSON: {said!r}" if said else "the answer is empty where JSON was promised"
             raise AnswerNotUnderstood(msg, self.call) from None
 
     def under(self, *names: str) -> Any:  # noqa: ANN401 -- as `json`
@@ -121,7 +124,7 @@ def answer_of(response: httpx.Response, terms: Terms) -> Answer:
     facts = replace(terms.call, status=response.status_code, request_id=request_id)
     body = _read(response, terms, facts)
     if response.is_success:
-        if response.headers.get("content-type", "").startswith("text/html"):
+        if "html" in response.headers.get("content-type", "").lower() or body.lstrip()[:1] == b"<":
             msg = "the answer is a page of HTML: something on the way answered instead of the vendor"
             raise AnswerNotUnderstood(msg, facts)
         return Answer(response.status_code, body, request_id, facts, terms.secrets)
@@ -171,6 +174,9 @@ _KINDS: Mapping[int, tuple[type[VendorError], str]] = {
 def _read(response: httpx.Response, terms: Terms, facts: Call) -> bytes:
     """Read an answer, bounded in bytes and time. Raises AnswerNotUnderstood, OutcomeUnknown."""
     body = bytearray()
+    if response.headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
+        msg = "the answer is compressed, which was not asked for"  # a few bytes could be gigabytes
+        raise AnswerNotUnderstood(msg, facts)
     for chunk in response.iter_bytes():
         body += chunk
         if len(body) > terms.at_most_bytes:

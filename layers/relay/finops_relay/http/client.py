@@ -54,6 +54,7 @@ class Timeouts:
     """Seconds; `total_s` bounds one try, from the first byte sent to the last byte read, uploads excepted.
 
     However the server trickles: each read and write ends with its try (see `wire`), and the try with the invocation.
+    Only the system's resolving of a name is not bounded.
     """
 
     connect_s: float = 5.0
@@ -167,7 +168,7 @@ class HttpClient:
                 "what was to be sent is no text that can be written as UTF-8 (half a surrogate pair); nothing was sent"
             )
             raise RequestRefused(msg, Call(method, path)) from None
-        headers = {"accept": JSON, "user-agent": USER_AGENT}
+        headers = {"accept": JSON, "accept-encoding": "identity", "user-agent": USER_AGENT}
         if content is not None:
             headers["content-type"] = media_type
         if at:
@@ -187,6 +188,7 @@ class HttpClient:
             VendorError: as for `request`.
         """
         headers = {"content-type": content_type, "content-length": str(length), "user-agent": USER_AGENT}
+        headers["accept-encoding"] = "identity"
         call = Call("PUT", path, sent_bytes=length)
 
         def once(_former: VendorError | None) -> Answer:
@@ -258,7 +260,7 @@ class HttpClient:
                         former = error
                         raise
                     status = answer.status
-        except VendorUnavailable as error:
+        except (VendorUnavailable, AnswerNotUnderstood) as error:
             status = error.call.status
             if safe:
                 raise
@@ -320,10 +322,11 @@ class HttpClient:
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
             said = one_line(str(error), *terms.secrets) or type(error).__name__
             msg = f"could not reach {request.url.host} ({said}); {_way_out(error)}"
-            raise VendorUnreachable(msg, terms.call) from None
+            failure: VendorError = VendorUnreachable(msg, terms.call)
         except (httpx.TransportError, httpx.DecodingError) as error:
             msg = f"no whole answer came ({type(error).__name__}); the request may have been acted on"
-            raise OutcomeUnknown(msg, terms.call) from None
+            failure = OutcomeUnknown(msg, terms.call)
+        raise failure  # outside: httpx's error holds the request, and that the credential
 
     def _deadline(self, *, whole: bool) -> float:
         """Return when a try has to end, by the monotonic clock; only an upload, not *whole*, takes its time."""

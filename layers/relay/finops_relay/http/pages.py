@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from finops_relay.errors import AnswerNotUnderstood
+from finops_relay.errors import AnswerNotUnderstood, VendorUnreachable
 from finops_relay.http.answers import MAX_ANSWER_BYTES, Answer
 from finops_relay.http.client import HttpClient, Params
 
 MAX_PAGES = 10_000
 """A list that goes on for longer has no end: 10,000 rows a page would be 100 million."""
+
+
+MAX_LIST_BYTES = 64_000_000
+"""Of a list that is held whole; what is used page by page may be larger."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ def pages(  # noqa: PLR0913 -- the parts of a request
     params: Params | None = None,
     body: object = None,
     at_most_bytes: int = MAX_ANSWER_BYTES,
+    at_most_whole_bytes: int = MAX_LIST_BYTES,
 ) -> Iterator[Answer]:
     """Yield the pages of a list, each one call that is safe to repeat; a body is sent again with each.
 
@@ -43,12 +48,15 @@ def pages(  # noqa: PLR0913 -- the parts of a request
         params: query of the first page; a cursor is added to it, an address replaces it.
         body: sent as JSON unless None.
         at_most_bytes: of one page.
+        at_most_whole_bytes: of all pages together.
 
     Raises:
-        AnswerNotUnderstood: the list leads to another host, or never ends.
+        AnswerNotUnderstood: the list leads to another host, never ends, or is too large.
+        VendorUnreachable: the invocation has no time left for another page.
         VendorError: as for `HttpClient.request`.
     """
     seen: set[str] = set()
+    whole = 0
     further = Next()
     for _ in range(MAX_PAGES):
         answer = http.request(
@@ -61,10 +69,17 @@ def pages(  # noqa: PLR0913 -- the parts of a request
             at=further.address,
             at_most_bytes=at_most_bytes,
         )
+        whole += len(answer.body)
+        if whole > at_most_whole_bytes:
+            msg = f"the pages of the list are more than {at_most_whole_bytes:,} bytes"
+            raise AnswerNotUnderstood(msg, answer.call)
         yield answer
         found = next_of(answer)
         if found is None:
             return
+        if http.remaining_s() <= http.timeouts.connect_s:
+            msg = "the invocation has no time left for the next page"
+            raise VendorUnreachable(msg, answer.call)
         mark = repr(found)
         if mark in seen:
             msg = "the list leads back to a page that was read before"

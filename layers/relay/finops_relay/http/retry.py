@@ -11,6 +11,8 @@ from email.utils import parsedate_to_datetime
 
 from finops_relay.errors import OutcomeUnknown, RateLimited, RelayError, VendorUnavailable, VendorUnreachable
 
+MAX_NAMED_S = 999_999_999.0
+"""Longest wait that is believed to be one."""
 GIVE_UP = math.inf
 """As a wait: never."""
 AFTER_UNSAFE = (VendorUnreachable, RateLimited)
@@ -49,10 +51,10 @@ def retry_after_s(header: str, now: datetime | None = None) -> float | None:
     """Return the seconds that a ``Retry-After`` header names, in either form (RFC 9110, 10.2.3); None if unusable."""
     text = header.strip()
     if text.isascii() and text.isdigit():
-        return float(text[:9])
+        return min(MAX_NAMED_S, float(text[:10]))
     try:
         when = parsedate_to_datetime(text)
     except (ValueError, TypeError, OverflowError):
         return None
     aware = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return max(0.0, (aware - (now or datetime.now(UTC))).total_seconds())
+    return min(MAX_NAMED_S, max(0.0, (aware - (now or datetime.now(UTC))).total_seconds()))

@@ -10,6 +10,7 @@ import logging
 import ssl
 import time
 from collections.abc import Iterable
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Self
 
 import httpcore
@@ -24,8 +25,7 @@ ONE_SHOT = "finops_relay.one_shot"
 KEPT_IDLE_S = 50.0
 """Load balancers end a connection that was idle for 60 s (AWS's default)."""
 RECENT_IDLE_S = 5.0
-AT_ONCE_S = 0.001
-"""What is left when nothing is left: a socket takes 0 for "do not block", which is something else."""
+WRITE_BYTES = 65_536
 
 
 class Until(float):
@@ -40,12 +40,19 @@ class Until(float):
         return made
 
     def left(self) -> float:
-        """Return the seconds that one operation may take from now on."""
-        return max(AT_ONCE_S, min(float(self), self.deadline - time.monotonic()))
+        """Return the seconds that one operation may take from now on; none at the deadline."""
+        return min(float(self), self.deadline - time.monotonic())
 
 
-def _cut(timeout: float | None) -> float | None:
-    return timeout.left() if isinstance(timeout, Until) else timeout
+def _cut(timeout: float | None, late: type[httpcore.TimeoutException]) -> float | None:
+    """Return what is left of *timeout*. Raises *late* at its deadline."""
+    if not isinstance(timeout, Until):
+        return timeout
+    left = timeout.left()
+    if left <= 0:
+        msg = "the time for this try is over"
+        raise late(msg)
+    return left
 
 
 class _Stream(httpcore.NetworkStream):
@@ -55,10 +62,11 @@ class _Stream(httpcore.NetworkStream):
         self._stream = stream
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, _cut(timeout))
+        return self._stream.read(max_bytes, _cut(timeout, httpcore.ReadTimeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, _cut(timeout))
+        for start in range(0, len(buffer), WRITE_BYTES):  # the library grants the whole time to each part of a write
+            self._stream.write(buffer[start : start + WRITE_BYTES], _cut(timeout, httpcore.WriteTimeout))
 
     def close(self) -> None:
         self._stream.close()
@@ -66,7 +74,7 @@ class _Stream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        return _Stream(self._stream.start_tls(ssl_context, server_hostname, _cut(timeout)))
+        return _Stream(self._stream.start_tls(ssl_context, server_hostname, _cut(timeout, httpcore.ConnectTimeout)))
 
     def get_extra_info(self, info: str) -> Any:  # noqa: ANN401 -- as httpcore declares it
         return self._stream.get_extra_info(info)
@@ -83,7 +91,9 @@ class _Backend(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        return _Stream(super().connect_tcp(host, port, _cut(timeout), local_address, socket_options))
+        return _Stream(
+            super().connect_tcp(host, port, _cut(timeout, httpcore.ConnectTimeout), local_address, socket_options)
+        )
 
 
 class _Pool(httpx.HTTPTransport):
@@ -126,4 +136,6 @@ def new_wire() -> httpx.Client:
 
     Proxies of the environment are not used: nobody but the vendor sees the token.
     """
-    return httpx.Client(follow_redirects=False, transport=_Transport())
+    client = httpx.Client(follow_redirects=False, transport=_Transport())
+    client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # tokens share the wire; a session must not
+    return client

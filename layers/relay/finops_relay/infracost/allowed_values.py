@@ -55,6 +55,16 @@ def is_set(policy: TaggingPolicy, key: str, values: tuple[str, ...]) -> bool:
     return tag is not None and tag.value_type == ValueType.LIST and sorted(tag.allowed_values or ()) == list(values)
 
 
+def difference(policy: TaggingPolicy, key: str, wanted: tuple[str, ...]) -> str:
+    """Return in words how a tag differs from what was sent."""
+    tag = policy.tags.get(key)
+    if tag is None or tag.value_type != ValueType.LIST:
+        return f"tag {key!r} is not there, or no LIST"
+    held = set(tag.allowed_values or ())
+    missing, besides = sorted(set(wanted) - held)[:5], sorted(held - set(wanted))[:5]
+    return f"tag {key!r} lacks {missing} of what was sent, and has {besides} besides (five of each at most)"
+
+
 def lost_tags(before: TaggingPolicy, after: TaggingPolicy, key: str) -> list[str]:
     """Return the keys of the other tags that lost something; what the vendor added by itself is no loss."""
     others = [tag for tag in before.attributes.tags or () if tag.key != key]

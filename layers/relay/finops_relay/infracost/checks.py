@@ -21,6 +21,12 @@ def list_of(key: str, values: Iterable[str]) -> tuple[str, ...]:
         reason = f"tag {key!r}: the values are one text, whose letters would be taken for values"
         raise InputRefused(reason, value=values, fix="give a list")
     found = tuple(sorted(set(values)))
+    odd = next((value for value in found if value != value.strip() or not value.isprintable()), None)
+    if odd is not None:
+        reason = f"tag {key!r}: a value has white space around it, or characters that cannot be seen"
+        raise InputRefused(
+            reason, value=repr(odd), fix="trim it: nobody could type it, and a vendor may trim it itself"
+        )
     if not found or "" in found:
         reason = f"tag {key!r}: " + ("an allowed value is empty" if found else "the list of allowed values is empty")
         fix = "an empty list fails every value, and can block every pull request: give the values, or use type ANY"
@@ -32,7 +38,10 @@ def checked_tag(tag: Tag) -> Tag:
     """Return *tag* as it is sent. Raises InputRefused. One that was read, and is as it was, goes back as it is."""
     if isinstance(tag, HeldTag) and not tag.edited:
         return tag
-    if tag.value_type == ValueType.LIST:
+    if tag.value_type is not None and tag.value_type not in set(ValueType) and not isinstance(tag, HeldTag):
+        reason = f"tag {tag.key!r}: there is no such type"
+        raise InputRefused(reason, value=tag.value_type, fix=f"use {', '.join(ValueType)}")
+    if tag.value_type == ValueType.LIST or (tag.value_type is None and tag.allowed_values is not None):
         return tag.model_copy(update={"allowed_values": list_of(tag.key, tag.allowed_values or ())})
     if tag.value_type == ValueType.REGEX:
         check_regex(tag.key, tag.allowed_regex or "")

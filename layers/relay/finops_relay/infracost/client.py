@@ -18,7 +18,7 @@ from finops_relay.http.auth import Credential, fixed
 from finops_relay.http.client import HttpClient
 from finops_relay.http.pages import Next, pages
 from finops_relay.infracost.advice import advice
-from finops_relay.infracost.allowed_values import AllowedValues, is_set, lost_tags, tags_with, warnings_of
+from finops_relay.infracost.allowed_values import AllowedValues, difference, is_set, lost_tags, tags_with, warnings_of
 from finops_relay.infracost.checks import (
     check_new_guardrail,
     check_not_empty,
@@ -116,6 +116,8 @@ class Infracost:
     ) -> AllowedValues:
         """Set the allowed values of one tag; all other tags, and what else the tag has, stay. Safe to repeat.
 
+        They stay as the first read shows them: what somebody else changes between the two is undone.
+
         One read, one PATCH of the whole array (whether the vendor replaces or merges it is not documented), one read
         to verify; when the values stand there already, the first read is all.
 
@@ -141,10 +143,7 @@ class Infracost:
         after = self.tagging_policy(slug, policy_id)
         lost = lost_tags(before, after, key)
         if lost or not is_set(after, key, wanted):
-            shown = len(after.tags[key].allowed_values or ()) if key in after.tags else "no such tag"
-            msg = f"tag {key!r} shows {shown} instead of the {len(wanted):,} values sent"
-            if lost:
-                msg = f"other tags are not what they were: {', '.join(lost)}"
+            msg = f"other tags are not what they were: {', '.join(lost)}" if lost else difference(after, key, wanted)
             raise ChangeNotKept(msg, answer.call)
         return AllowedValues(
             after,
@@ -266,7 +265,7 @@ class Infracost:
             safe=True,
         )
         organization = _data(answer, Organization)
-        if organization.custom_price_book_id != price_book_id:
+        if (organization.custom_price_book_id or "").lower() != price_book_id.lower():
             msg = f"the organization now names {organization.custom_price_book_id!r} instead of the book asked for"
             raise AnswerNotUnderstood(msg, answer.call)
         return organization, answer.request_id
@@ -278,12 +277,17 @@ class Infracost:
 
 
 def _next(answer: Answer) -> Next | None:
-    """Return JSON:API's next page; none is documented, so there may never be one."""
+    """Return JSON:API's next page; none is documented, so there may never be one. Raises AnswerNotUnderstood."""
     links = answer.json().get("links")
     address = links.get("next") if isinstance(links, dict) else None
     if isinstance(address, dict):  # JSON:API lets a link be an object
         address = address.get("href")
-    return Next(address) if isinstance(address, str) and address else None
+    if address is None or address == "":
+        return None
+    if not isinstance(address, str):
+        msg = "the answer has a next page, but no address of it"
+        raise AnswerNotUnderstood(msg, answer.call)
+    return Next(address)
 
 
 def _data(answer: Answer, model: type[Model]) -> Model:

@@ -6,14 +6,17 @@ What is written (`Tag`, `PolicyChange`, `GuardrailChange`) refuses unknown field
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import (
     AliasChoices,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
+    FailFast,
     Field,
     PrivateAttr,
     SecretStr,
@@ -50,6 +53,11 @@ class _Written(BaseModel):
         hide_input_in_errors=True,  # a webhook's address is a secret
     )
 
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Show what we know; what else the vendor keeps may be a secret."""
+        known = type(self).model_fields
+        return ((name, value if name in known else "…") for name, value in super().__repr_args__())
+
     def body(self) -> dict[str, Any]:
         """Return what is sent; a webhook's address in the clear, so this is for the wire only."""
         given = self.model_dump(by_alias=True, exclude_unset=True)
@@ -81,11 +89,11 @@ class PriceBook(_Read):
     """A price book; ``SUCCESS`` is the only status that can be activated."""
 
     id: str = Field(min_length=1)
-    provider: str = ""
+    provider: Annotated[str, BeforeValidator(lambda found: found or "")] = ""
     status: str
     """WAITING_FOR_UPLOAD, PROCESSING and SUCCESS are known; any other is terminal."""
     status_message: str | None = None
-    source_files: tuple[PriceBookFile, ...] | None = None
+    source_files: Annotated[tuple[PriceBookFile, ...], FailFast()] | None = None
 
     @field_validator("status", "status_message")
     @classmethod
@@ -109,8 +117,8 @@ class Names(_Written):
 
     model_config = ConfigDict(extra="allow")
 
-    include: tuple[str, ...] | None = ()
-    exclude: tuple[str, ...] | None = ()
+    include: Annotated[tuple[str, ...], FailFast()] | None = ()
+    exclude: Annotated[tuple[str, ...], FailFast()] | None = ()
 
 
 class Filters(_Written):
@@ -156,7 +164,10 @@ class Tag(_Written):
 class HeldTag(Tag):
     """A tag as Infracost holds it, with whatever else stands there."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True)
+
+    key: str
+    allowed_values: Annotated[tuple[str, ...], FailFast()] | None = None
 
     _as_read: dict[str, Any] = PrivateAttr(default_factory=dict)
 
@@ -187,7 +198,7 @@ class PolicyAttributes(PolicyChange):
 
     model_config = ConfigDict(extra="allow")
 
-    tags: tuple[SerializeAsAny[HeldTag], ...] | None = None
+    tags: Annotated[tuple[SerializeAsAny[HeldTag], ...], FailFast()] | None = None
 
 
 class TaggingPolicy(_Read):
@@ -239,9 +250,9 @@ class GuardrailChange(_Written):
     filters: Filters | None = None
 
     def body(self) -> dict[str, Any]:
-        """Return what is sent; no webhook is an empty one."""
+        """Return what is sent; a webhook that is None is left as it is, an empty one takes it away."""
         given = super().body()
-        return {**given, "webhookUrl": given["webhookUrl"] or ""} if "webhookUrl" in given else given
+        return {name: value for name, value in given.items() if name != "webhookUrl" or value is not None}
 
     @property
     def secrets(self) -> tuple[str, ...]:

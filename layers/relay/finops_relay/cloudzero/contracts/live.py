@@ -6,16 +6,30 @@ operation is always written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from typing import Any, ClassVar
 
+import msgspec
 from typing_extensions import override
 
-from finops_relay.cloudzero.client import MONTH, CloudZero, required, stream_ids, zulu
+from finops_relay.cloudzero.client import (
+    MAX_COSTS_BYTES,
+    MONTH,
+    CloudZero,
+    changing,
+    fitting,
+    outline,
+    required,
+    some,
+    stream_ids,
+    zulu,
+)
 from finops_relay.cloudzero.idempotency import IdempotencyKeys
 from finops_relay.cloudzero.records import (
+    MAX_MAGNITUDE,
     AllocationRecord,
     BillingDrop,
     BillingRow,
@@ -32,6 +46,7 @@ from finops_relay.cloudzero.records import (
     DropOperation,
     DropSummary,
     Granularity,
+    HeldRow,
     Insight,
     InsightChange,
     MetricRecord,
@@ -90,11 +105,15 @@ class LiveCloudZero(CloudZero):
         return self._rows(params, query.group_by)
 
     def _rows(self, params: Mapping[str, str | Sequence[str]], group_by: Sequence[str]) -> Iterator[CostRow]:
-        for page in pages(self.http, "GET", COSTS, _next, params=params):
+        for page in pages(self.http, "GET", COSTS, _next, params=params, at_most_whole_bytes=MAX_COSTS_BYTES):
             for found in page.listed("costs"):
                 row = found if isinstance(found, dict) else {}
+                missing = [name for name in group_by if name not in row]
+                if missing:
+                    msg = f"a row of costs has no {missing[0]!r}, which was grouped by"
+                    raise AnswerNotUnderstood(msg, page.call)
                 value = row.get("cost", row.get("usage_amount"))
-                group = {name: row[name] for name in group_by if name in row}
+                group = {name: row[name] for name in group_by if row.get(name) is not None}
                 yield page.fitted(CostRow, {"at": row.get("usage_date"), "value": value, "group": group})
 
     @override
@@ -117,19 +136,18 @@ class LiveCloudZero(CloudZero):
     def create_insight(self, new: InsightChange, keys: IdempotencyKeys | None = None) -> Insight:
         required(dict(new), ["title"], "insight")
         body = self._insight_body(new)
-        answer = self.http.request("POST", INSIGHTS, body=body, headers_of=self._headers_of(keys), safe=False)
+        answer = self._write("POST", INSIGHTS, body=body, keys=keys, safe=False)
         return _insight(answer, answer.under("insight"))
 
     @override
     def update_insight(self, insight_id: str, change: InsightChange) -> Insight:
-        ids, body = {"insight_id": insight_id}, self._insight_body(change)
-        answer = self.http.request("PATCH", INSIGHT, ids=ids, body=body, headers_of=self._headers_of(), safe=True)
+        ids, body = {"insight_id": insight_id}, changing(self._insight_body(change), "insight")
+        answer = self._write("PATCH", INSIGHT, ids=ids, body=body, safe=True)
         return _insight(answer, answer.under("insight"))
 
     @override
     def delete_insight(self, insight_id: str) -> None:
-        ids = {"insight_id": insight_id}
-        self.http.request("DELETE", INSIGHT, ids=ids, headers_of=self._headers_of(), safe=True)
+        self._write("DELETE", INSIGHT, ids={"insight_id": insight_id}, safe=True)
 
     @classmethod
     def _insight_body(cls, change: InsightChange) -> dict[str, object]:
@@ -154,22 +172,24 @@ class LiveCloudZero(CloudZero):
     def create_budget(self, new: BudgetChange, keys: IdempotencyKeys | None = None) -> Budget:
         required(dict(new), ["name", "view_id", "monthly_limits"], "budget")
         body = self._budget_body(new)
-        answer = self.http.request("POST", BUDGETS, body=body, headers_of=self._headers_of(keys), safe=False)
+        answer = self._write("POST", BUDGETS, body=body, keys=keys, safe=False)
         return _budget(answer, answer.under("budget"))
 
     @override
     def update_budget(self, budget_id: str, change: BudgetChange) -> Budget:
-        ids, body = {"budget_id": budget_id}, self._budget_body(change)
-        answer = self.http.request("PATCH", BUDGET, ids=ids, body=body, headers_of=self._headers_of(), safe=True)
+        ids, body = {"budget_id": budget_id}, changing(self._budget_body(change), "budget")
+        answer = self._write("PATCH", BUDGET, ids=ids, body=body, safe=True)
         return _budget(answer, answer.under("budget"))
 
     @override
     def delete_budget(self, budget_id: str) -> None:
-        self.http.request("DELETE", BUDGET, ids={"budget_id": budget_id}, headers_of=self._headers_of(), safe=True)
+        self._write("DELETE", BUDGET, ids={"budget_id": budget_id}, safe=True)
 
     @classmethod
     def _budget_body(cls, change: BudgetChange) -> dict[str, object]:
         cls._refuse_lacking(dict(change), ["amount", "period", "notifications"], "a budget")
+        if change.view_id == "":
+            cls._lacks("has no budgets without a view")
         limits = change.monthly_limits
         given: dict[str, object] = {
             "name": change.name,
@@ -193,8 +213,10 @@ class LiveCloudZero(CloudZero):
         return self._metrics(stream, "/replace", records, safe=True)
 
     def _metrics(self, stream: str, tail: str, records: Sequence[MetricRecord] | bytes, *, safe: bool) -> str:
-        body = records if isinstance(records, bytes) else self.metric_body(records)
-        return self.http.request("POST", METRIC + tail, ids=stream_ids(stream), body=body, safe=safe).request_id
+        body = records if isinstance(records, bytes) else self.metric_body(some(records))
+        path = METRIC + tail
+        body = fitting(body, "POST", path)
+        return self.http.request("POST", path, ids=stream_ids(stream), body=body, safe=safe).request_id
 
     @override
     def delete_metric_records(self, stream: str, keys: Sequence[RecordKey]) -> None:
@@ -208,13 +230,16 @@ class LiveCloudZero(CloudZero):
 
     @override
     def metric_records(self, stream: str, limit: int = MAX_RECORDS) -> tuple[StoredRecord, ...]:
-        return self._stored(METRIC, stream, limit)
+        return self._stored(METRIC, stream, limit, taken="records")
 
     @override
     def telemetry_records(self, stream: str, limit: int = MAX_RECORDS) -> tuple[StoredRecord, ...]:
-        return self._stored(STREAM + "/records", stream, limit)
+        return self._stored(STREAM + "/records", stream, limit, taken="metric")
 
-    def _stored(self, path: str, stream: str, limit: int) -> tuple[StoredRecord, ...]:
+    def _stored(self, path: str, stream: str, limit: int, taken: str) -> tuple[StoredRecord, ...]:
+        if stream == taken:  # …/metric/records is the stream "records" for one call and "metric" for the other
+            reason = "this call cannot read a stream of this name: its address is that of another stream"
+            raise InputRefused(reason, value=stream, fix="use the other of metric_records and telemetry_records")
         if not 1 <= limit <= MAX_RECORDS:
             reason = f"1 to {MAX_RECORDS:,} records can be read at once"
             raise InputRefused(reason, value=str(limit), fix="ask for fewer")
@@ -230,8 +255,10 @@ class LiveCloudZero(CloudZero):
         return self._allocate(stream, "/replace", records, safe=True)
 
     def _allocate(self, stream: str, tail: str, records: Sequence[AllocationRecord] | bytes, *, safe: bool) -> str:
-        body = records if isinstance(records, bytes) else self.allocation_body(records)
-        return self.http.request("POST", ALLOCATION + tail, ids=stream_ids(stream), body=body, safe=safe).request_id
+        body = records if isinstance(records, bytes) else self.allocation_body(some(records))
+        path = ALLOCATION + tail
+        body = fitting(body, "POST", path)
+        return self.http.request("POST", path, ids=stream_ids(stream), body=body, safe=safe).request_id
 
     @override
     def delete_allocation_records(self, stream: str, keys: Sequence[RecordKey]) -> None:
@@ -280,37 +307,32 @@ class LiveCloudZero(CloudZero):
         self,
         connection_id: str,
         drop: BillingDrop | bytes,
-        *,
-        operation: DropOperation | None = None,
         keys: IdempotencyKeys | None = None,
     ) -> DropAccepted:
-        if isinstance(drop, bytes):
-            body, does = drop, operation
-        else:
-            body, does = self.drop_body(drop), drop.operation
-        if does is None:
-            reason = "a body made ahead does not say what it does to its month"
-            raise InputRefused(reason, fix="give the operation that stands in it")
-        answer = self.http.request(
+        body = drop if isinstance(drop, bytes) else self.drop_body(drop)
+        does = outline(body, _Drop).operation if isinstance(drop, bytes) else drop.operation
+        answer = self._write(
             "POST",
             DROPS,
             ids={"connection_id": connection_id},
-            body=body,
-            headers_of=self._headers_of(keys),
-            safe=does is not DropOperation.SUM,
+            body=fitting(body, "POST", DROPS),
+            keys=keys,
+            safe=does != DropOperation.SUM,
         )
-        found = answer.under("connection")
-        return answer.fitted(DropAccepted, {**_object(found), "request_id": answer.request_id})
+        return DropAccepted(request_id=answer.request_id, **_told(answer))
 
     @override
     def billing_drops(self, connection_id: str) -> tuple[DropSummary, ...]:
-        answer = self.http.request("GET", DROPS, ids={"connection_id": connection_id}, safe=True)
+        ids = {"connection_id": connection_id}
+        answer = self.http.request("GET", DROPS, ids=ids, headers_of=lambda _: self._sandbox, safe=True)
         return tuple(answer.fitted(DropSummary, found) for found in answer.listed("billing_drops"))
 
     @override
     def billing_drop_rows(self, connection_id: str, month: date) -> tuple[BillingRow, ...]:
         ids = {"connection_id": connection_id, "month": month.strftime(MONTH)}
-        answer = self.http.request("GET", MONTH_ROWS, ids=ids, safe=True, at_most_bytes=MAX_MONTH_BYTES)
+        answer = self.http.request(
+            "GET", MONTH_ROWS, ids=ids, headers_of=lambda _: self._sandbox, safe=True, at_most_bytes=MAX_MONTH_BYTES
+        )
         lists = [held for held in _object(answer.json()).values() if isinstance(held, list)]
         if len(lists) != 1:
             msg = "the answer has no single list of rows"
@@ -320,7 +342,7 @@ class LiveCloudZero(CloudZero):
     @override
     def validate_billing_drop(self, drop: BillingDrop | bytes) -> DropCheck:
         body = drop if isinstance(drop, bytes) else self.drop_body(drop)
-        answer = self.http.request("POST", VALIDATE, body=body, headers_of=self._headers_of(), safe=True)
+        answer = self._write("POST", VALIDATE, body=body, safe=True)
         return answer.fitted(DropCheck, answer.under("connection"))
 
     @classmethod
@@ -343,16 +365,56 @@ class LiveCloudZero(CloudZero):
 
     # --- what the calls share -----------------------------------------------------------------------------------------
 
-    def _headers_of(self, keys: IdempotencyKeys | None = None) -> Callable[[VendorError | None], Mapping[str, str]]:
-        """Return the headers of writes of API V2: an idempotency key a try, and the sandbox."""
-        keys = keys or IdempotencyKeys()
-        sandbox = {TEST_KEY: self.test_key} if self.test_key else {}
-        return lambda former: {**keys(former), **sandbox}
+    def _write(  # noqa: PLR0913 -- the parts of a request
+        self,
+        method: str,
+        path: str,
+        *,
+        safe: bool,
+        ids: Mapping[str, str] | None = None,
+        body: object = None,
+        keys: IdempotencyKeys | None = None,
+    ) -> Answer:
+        """Make a write of API V2: with an idempotency key, which hears what becomes of each try."""
+        known = keys or IdempotencyKeys()
+
+        def headers_of(former: VendorError | None) -> Mapping[str, str]:
+            if former is not None:
+                known.hear(former, safe=safe)
+            return {**known.header, **self._sandbox}
+
+        try:
+            return self.http.request(method, path, ids=ids, body=body, headers_of=headers_of, safe=safe)
+        except VendorError as error:
+            known.hear(error, safe=safe)
+            raise
+
+    @property
+    def _sandbox(self) -> Mapping[str, str]:
+        return {TEST_KEY: self.test_key} if self.test_key else {}
 
     def _listed(self, path: str, name: str) -> Iterator[tuple[Answer, object]]:
         for page in pages(self.http, "GET", path, _next):
             for found in page.listed(name):
                 yield page, found
+
+
+class _Drop(msgspec.Struct, forbid_unknown_fields=True):
+    """A drop's body, its rows not looked at."""
+
+    month: str
+    operation: DropOperation
+    data: msgspec.Raw
+
+
+def _told(answer: Answer) -> dict[str, Any]:
+    """Return what a taken drop's answer says, if anything: it was taken whatever the body looks like."""
+    try:
+        found = _object(_object(answer.json()).get("connection"))
+    except AnswerNotUnderstood:
+        return {}
+    told: dict[str, Any] = {name: found[name] for name in ("drop_id", "month") if isinstance(found.get(name), str)}
+    return {**told, "row_count": found["row_count"]} if isinstance(found.get("row_count"), int) else told
 
 
 def month_start(day: date) -> str:
@@ -365,15 +427,19 @@ def _object(found: object) -> dict[str, Any]:
 
 
 def _next(answer: Answer) -> Next | None:
-    """Return the next page: its cursor. Raises AnswerNotUnderstood when there is a page, but no way to ask for it."""
-    cursor = _object(_object(answer.json().get("pagination")).get("cursor"))
-    if not cursor.get("has_next"):
+    """Return the next page: its cursor. Raises AnswerNotUnderstood when nobody can tell whether there is one."""
+    told = _object(answer.json()).get("pagination")
+    cursor = told.get("cursor") if isinstance(told, dict) else told
+    if cursor is None:
         return None
-    told = cursor.get("next_cursor")
-    if not isinstance(told, str) or not told:
+    following = cursor.get("next_cursor") if isinstance(cursor, dict) else cursor
+    more = cursor.get("has_next", bool(following)) if isinstance(cursor, dict) else True
+    if not more:
+        return None
+    if more is not True or not isinstance(following, str) or not following:
         msg = "the answer has a next page, but no cursor for it"
         raise AnswerNotUnderstood(msg, answer.call)
-    return Next(params={"cursor": told})
+    return Next(params={"cursor": following})
 
 
 def _times(found: Mapping[str, Any]) -> dict[str, object]:
@@ -404,8 +470,8 @@ def _value(record: MetricRecord | AllocationRecord) -> object:
     if record.value <= 0:
         reason = "a telemetry value is more than 0"
         raise InputRefused(reason, value=str(record.value), fix="to set 0, delete the record")
-    digits = len(record.value.normalize().as_tuple().digits)
-    if digits > MAX_DIGITS:
+    digits = "".join(map(str, record.value.as_tuple().digits)).rstrip("0")
+    if len(digits) > MAX_DIGITS:
         reason = f"a telemetry value has at most {MAX_DIGITS} significant digits"
         raise InputRefused(reason, value=str(record.value), fix="round it")
     return record.value
@@ -444,6 +510,13 @@ def _stored(answer: Answer, found: object) -> StoredRecord:
 
 def _billing_row(answer: Answer, found: object) -> BillingRow:
     held = _object(found)
-    columns = {name: str(value) for name, value in held.items() if value is not None}
+    columns = {name: _cell(value) for name, value in held.items() if value is not None}
     start, cost = columns.pop("time/usage_start", None), columns.pop("cost/cost", None)
-    return answer.fitted(BillingRow, {"usage_start": start, "cost": cost, "columns": columns})
+    return answer.fitted(HeldRow, {"usage_start": start, "cost": cost, "columns": columns})
+
+
+def _cell(value: object) -> object:
+    """Return the text of a cell; what is neither text nor a number stays, and does not fit."""
+    if isinstance(value, Decimal) and abs(value.adjusted()) <= MAX_MAGNITUDE:
+        return plain(value)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value

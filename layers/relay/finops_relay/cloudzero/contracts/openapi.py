@@ -9,10 +9,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
+import msgspec
 from pydantic import BaseModel
 from typing_extensions import override
 
-from finops_relay.cloudzero.client import CloudZero, required, stream_ids, zulu
+from finops_relay.cloudzero.client import (
+    MAX_COSTS_BYTES,
+    CloudZero,
+    changing,
+    fitting,
+    outline,
+    required,
+    some,
+    stream_ids,
+    zulu,
+)
 from finops_relay.cloudzero.idempotency import IdempotencyKeys
 from finops_relay.cloudzero.records import (
     AllocationRecord,
@@ -33,6 +44,7 @@ from finops_relay.cloudzero.records import (
     MetricRecord,
     RecordKey,
 )
+from finops_relay.errors import AnswerNotUnderstood, InputRefused
 from finops_relay.http.answers import Answer
 from finops_relay.http.client import encoded
 from finops_relay.http.pages import Next, pages
@@ -85,14 +97,12 @@ class OpenapiCloudZero(CloudZero):
         return self._rows(body)
 
     def _rows(self, body: Mapping[str, object]) -> Iterator[CostRow]:
-        for page in pages(self.http, "POST", COSTS, _next, body=body):
-            for series in page.listed("data"):
-                held = series if isinstance(series, dict) else {}
-                group, amounts = held.get("group") or {}, held.get("cost") or ()
-                for amount in amounts:
-                    point = amount if isinstance(amount, dict) else {}
-                    found = {"at": point.get("timestamp"), "value": point.get("value"), "group": group}
-                    yield page.fitted(CostRow, found)
+        for page in pages(self.http, "POST", COSTS, _next, body=body, at_most_whole_bytes=MAX_COSTS_BYTES):
+            for found in page.listed("data"):
+                series = page.fitted(_Series, found)
+                group = {name: value for name, value in (series.group or {}).items() if value is not None}
+                for point in series.cost:
+                    yield page.fitted(CostRow, {"at": point.timestamp, "value": point.value, "group": group})
 
     @override
     def dimensions(self) -> tuple[Dimension, ...]:
@@ -119,8 +129,8 @@ class OpenapiCloudZero(CloudZero):
 
     @override
     def update_insight(self, insight_id: str, change: InsightChange) -> Insight:
-        body = self._insight_body(change)
-        held = self._insight_body(self.insight(insight_id))
+        body = changing(self._insight_body(change), "insight")
+        held = self._insight_fields(self.insight(insight_id))
         ids = {"insight_id": insight_id}
         answer = self.http.request("PUT", INSIGHT, ids=ids, body={**held, **body}, safe=True)
         return _insight(answer, answer.under("data"))
@@ -132,6 +142,10 @@ class OpenapiCloudZero(CloudZero):
     @classmethod
     def _insight_body(cls, change: InsightChange) -> dict[str, object]:
         cls._refuse_lacking(dict(change), ["category", "status", "effort", "cost_impact", "link"], "an insight")
+        return cls._insight_fields(change)
+
+    @staticmethod
+    def _insight_fields(change: InsightChange) -> dict[str, object]:
         given = {"name": change.title or None, **change.model_dump(include={"description", "filters", "group_by"})}
         return {name: value for name, value in given.items() if value is not None}
 
@@ -149,16 +163,17 @@ class OpenapiCloudZero(CloudZero):
     @override
     def create_budget(self, new: BudgetChange, keys: IdempotencyKeys | None = None) -> Budget:
         self._without_keys(keys)
-        body = self._budget_body(new)
+        body = {name: value for name, value in self._budget_body(new).items() if value != ""}
         required(body, ["name", "amount", "period"], "budget")
         answer = self.http.request("POST", BUDGETS, body=body, safe=False)
         return answer.fitted(Budget, answer.under("data"))
 
     @override
     def update_budget(self, budget_id: str, change: BudgetChange) -> Budget:
-        body = self._budget_body(change)
-        held = self._budget_body(self.budget(budget_id))
-        answer = self.http.request("PUT", BUDGET, ids={"budget_id": budget_id}, body={**held, **body}, safe=True)
+        body = changing(self._budget_body(change), "budget")
+        whole = {**self._budget_fields(self.budget(budget_id)), **body}
+        whole = {name: value for name, value in whole.items() if value != ""}
+        answer = self.http.request("PUT", BUDGET, ids={"budget_id": budget_id}, body=whole, safe=True)
         return answer.fitted(Budget, answer.under("data"))
 
     @override
@@ -168,15 +183,19 @@ class OpenapiCloudZero(CloudZero):
     @classmethod
     def _budget_body(cls, change: BudgetChange) -> dict[str, object]:
         cls._refuse_lacking(dict(change), ["monthly_limits", "alerts"], "a budget")
+        return cls._budget_fields(change)
+
+    @staticmethod
+    def _budget_fields(change: BudgetChange) -> dict[str, object]:
         fields = {"name", "amount", "period", "view_id", "notifications"}
-        given = change.model_dump(include=fields, exclude_none=True)
-        return {name: value for name, value in given.items() if value != ""}
+        return change.model_dump(include=fields, exclude_none=True)
 
     # --- telemetry ----------------------------------------------------------------------------------------------------
 
     @override
     def add_metric_records(self, stream: str, records: Sequence[MetricRecord] | bytes) -> str:
-        body = records if isinstance(records, bytes) else self.metric_body(records)
+        body = records if isinstance(records, bytes) else self.metric_body(some(records))
+        body = fitting(body, "POST", METRICS)
         return self.http.request("POST", METRICS, ids=stream_ids(stream), body=body, safe=False).request_id
 
     @override
@@ -197,8 +216,10 @@ class OpenapiCloudZero(CloudZero):
         return self._allocate(stream, "/replace", records, safe=True)
 
     def _allocate(self, stream: str, tail: str, records: Sequence[AllocationRecord] | bytes, *, safe: bool) -> str:
-        body = records if isinstance(records, bytes) else self.allocation_body(records)
-        return self.http.request("POST", ALLOCATION + tail, ids=stream_ids(stream), body=body, safe=safe).request_id
+        body = records if isinstance(records, bytes) else self.allocation_body(some(records))
+        path = ALLOCATION + tail
+        body = fitting(body, "POST", path)
+        return self.http.request("POST", path, ids=stream_ids(stream), body=body, safe=safe).request_id
 
     @override
     def delete_allocation_records(self, stream: str, keys: Sequence[RecordKey]) -> None:
@@ -242,26 +263,22 @@ class OpenapiCloudZero(CloudZero):
         self,
         connection_id: str,
         drop: BillingDrop | bytes,
-        *,
-        operation: DropOperation | None = None,
         keys: IdempotencyKeys | None = None,
     ) -> DropAccepted:
         self._without_keys(keys)
-        self._appends(operation)
         body = drop if isinstance(drop, bytes) else self.drop_body(drop)
-        answer = self.http.request("POST", DROPS, ids={"connection_id": connection_id}, body=body, safe=False)
+        if isinstance(drop, bytes):
+            outline(body, _Drops)
+        ids = {"connection_id": connection_id}
+        answer = self.http.request("POST", DROPS, ids=ids, body=fitting(body, "POST", DROPS), safe=False)
         return DropAccepted(request_id=answer.request_id)
 
     @classmethod
     @override
     def drop_body(cls, drop: BillingDrop) -> bytes:
-        cls._appends(drop.operation)
+        if drop.operation is not DropOperation.SUM:
+            cls._lacks(f"has no {drop.operation}: its drops append")
         return encoded({"billing_drops": [{"line_items": [_line_item(row) for row in drop.rows]}]})
-
-    @classmethod
-    def _appends(cls, operation: DropOperation | None) -> None:
-        if operation not in {None, DropOperation.SUM}:
-            cls._lacks(f"has no {operation}: its drops append")
 
     # --- what the calls share -----------------------------------------------------------------------------------------
 
@@ -275,11 +292,37 @@ class OpenapiCloudZero(CloudZero):
                 yield page, found
 
 
+class _Drops(msgspec.Struct, forbid_unknown_fields=True):
+    """A body of drops, which are not looked at."""
+
+    billing_drops: list[msgspec.Raw]
+
+
+class _Point(BaseModel):
+    """One amount of a series."""
+
+    timestamp: Any = None
+    value: Any
+
+
+class _Series(BaseModel):
+    """The amounts of one group."""
+
+    group: dict[str, str | None] | None = None
+    cost: tuple[_Point, ...]
+
+
 def _next(answer: Answer) -> Next | None:
-    """Return the next page: its address."""
-    told = answer.json().get("pagination")
-    address = told.get("next") if isinstance(told, dict) else None
-    return Next(address) if isinstance(address, str) and address else None
+    """Return the next page: its address. Raises AnswerNotUnderstood when nobody can tell whether there is one."""
+    found = answer.json()
+    told = found.get("pagination") if isinstance(found, dict) else None
+    address = told.get("next") if isinstance(told, dict) else told
+    if address is None or address == "":
+        return None
+    if not isinstance(address, str):
+        msg = "the answer has a next page, but no address of it"
+        raise AnswerNotUnderstood(msg, answer.call)
+    return Next(address)
 
 
 def _insight(answer: Answer, found: object) -> Insight:
@@ -307,6 +350,10 @@ def _line_item(row: BillingRow) -> dict[str, object]:
     for column, value in row.columns.items():
         if column in COLUMNS:
             item[COLUMNS[column]] = value
-        else:
-            metadata[column.removeprefix(TAG)] = value
+            continue
+        name = column.removeprefix(TAG)
+        if name in metadata:
+            reason = "a tag has the name of a column, and both would be one entry of the metadata"
+            raise InputRefused(reason, value=name, fix="rename the tag, or leave one of them out")
+        metadata[name] = value
     return {**item, "metadata": metadata} if metadata else item
