@@ -30,15 +30,25 @@ MAX_MAGNITUDE = 30
 """Digits before or behind the point that an amount may have: beyond is a mistake, or an attempt to fill memory."""
 
 
+MAX_READ_MAGNITUDE = 400
+"""As far as the noise goes that adding up floats leaves at the vendor."""
 SECONDS_DIGITS = 10
 MILLISECONDS_DIGITS = 13
 """Of the epoch's time from 2001 to 2286."""
 
 
 def _bounded(amount: Decimal) -> Decimal:
+    return _within(amount, MAX_MAGNITUDE)
+
+
+def _bounded_as_read(amount: Decimal) -> Decimal:
+    return _within(amount, MAX_READ_MAGNITUDE)
+
+
+def _within(amount: Decimal, most: int) -> Decimal:
     exponent = amount.as_tuple().exponent
-    if not isinstance(exponent, int) or exponent < -MAX_MAGNITUDE or amount.adjusted() > MAX_MAGNITUDE:
-        msg = f"an amount has at most {MAX_MAGNITUDE} digits before and behind the point"
+    if not isinstance(exponent, int) or exponent < -most or amount.adjusted() > most:
+        msg = f"an amount has at most {most} digits before and behind the point"
         raise ValueError(msg)
     return amount
 
@@ -89,7 +99,7 @@ def _aware(moment: object) -> object:
 
 Amount = Annotated[Decimal, BeforeValidator(_no_float), AfterValidator(_bounded)]
 """Exact, finite, and never from a float."""
-ReadAmount = Annotated[Decimal, AfterValidator(_bounded)]
+ReadAmount = Annotated[Decimal, AfterValidator(_bounded_as_read)]
 """As CloudZero answers it."""
 Count = Annotated[int, BeforeValidator(_whole)]
 """As CloudZero answers it."""

@@ -6,11 +6,11 @@ operation is always written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 from typing_extensions import override
@@ -29,7 +29,7 @@ from finops_relay.cloudzero.client import (
 )
 from finops_relay.cloudzero.idempotency import IdempotencyKeys
 from finops_relay.cloudzero.records import (
-    MAX_MAGNITUDE,
+    MAX_READ_MAGNITUDE,
     AllocationRecord,
     BillingDrop,
     BillingRow,
@@ -58,6 +58,8 @@ from finops_relay.errors import AnswerNotUnderstood, InputRefused, VendorError
 from finops_relay.http.answers import Answer
 from finops_relay.http.client import encoded
 from finops_relay.http.pages import Next, pages
+
+Made = TypeVar("Made")
 
 COSTS = "/v2/billing/costs"
 DIMENSIONS = "/v2/billing/dimensions"
@@ -136,8 +138,7 @@ class LiveCloudZero(CloudZero):
     def create_insight(self, new: InsightChange, keys: IdempotencyKeys | None = None) -> Insight:
         required(dict(new), ["title"], "insight")
         body = self._insight_body(new)
-        answer = self._write("POST", INSIGHTS, body=body, keys=keys, safe=False)
-        return _insight(answer, answer.under("insight"))
+        return self._create(INSIGHTS, body, keys, lambda answer: _insight(answer, answer.under("insight")))
 
     @override
     def update_insight(self, insight_id: str, change: InsightChange) -> Insight:
@@ -172,8 +173,7 @@ class LiveCloudZero(CloudZero):
     def create_budget(self, new: BudgetChange, keys: IdempotencyKeys | None = None) -> Budget:
         required(dict(new), ["name", "view_id", "monthly_limits"], "budget")
         body = self._budget_body(new)
-        answer = self._write("POST", BUDGETS, body=body, keys=keys, safe=False)
-        return _budget(answer, answer.under("budget"))
+        return self._create(BUDGETS, body, keys, lambda answer: _budget(answer, answer.under("budget")))
 
     @override
     def update_budget(self, budget_id: str, change: BudgetChange) -> Budget:
@@ -389,6 +389,16 @@ class LiveCloudZero(CloudZero):
             known.hear(error, safe=safe)
             raise
 
+    def _create(self, path: str, body: object, keys: IdempotencyKeys | None, read: Callable[[Answer], Made]) -> Made:
+        """Make something, and read what the vendor says of it; one that cannot be read leaves its key in doubt."""
+        known = keys or IdempotencyKeys()
+        answer = self._write("POST", path, body=body, keys=known, safe=False)
+        try:
+            return read(answer)
+        except AnswerNotUnderstood as error:
+            known.hear(error, safe=False)
+            raise
+
     @property
     def _sandbox(self) -> Mapping[str, str]:
         return {TEST_KEY: self.test_key} if self.test_key else {}
@@ -517,6 +527,6 @@ def _billing_row(answer: Answer, found: object) -> BillingRow:
 
 def _cell(value: object) -> object:
     """Return the text of a cell; what is neither text nor a number stays, and does not fit."""
-    if isinstance(value, Decimal) and abs(value.adjusted()) <= MAX_MAGNITUDE:
+    if isinstance(value, Decimal) and abs(value.adjusted()) <= MAX_READ_MAGNITUDE:
         return plain(value)
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
