@@ -538,7 +538,7 @@ def test_a_sum_that_never_arrived_is_acted_on_when_its_caller_repeats_it(live: T
     keys, sent = IdempotencyKeys(), drop(row(0, 7))
     with pytest.raises(OutcomeUnknown):
         live.client.create_billing_drop(CONNECTION, sent, keys=keys)
-    restored = IdempotencyKeys(keys.current, keys.in_doubt)  # kept with the intent
+    restored = IdempotencyKeys(keys.current)  # kept with the intent
     live.client.create_billing_drop(CONNECTION, sent, keys=restored)
     state = live.state()
     assert (state["replays"], len(state["posts"])) == (0, 1)
@@ -581,7 +581,7 @@ def test_a_key_in_doubt_is_kept_when_the_repetition_is_told_to_slow_down(restore
     with pytest.raises(OutcomeUnknown):
         client("live", wire).create_billing_drop(CONNECTION, sent, keys=keys)
     if restored:
-        keys = IdempotencyKeys(keys.current, keys.in_doubt)
+        keys = IdempotencyKeys(keys.current)
     client("live", wire).create_billing_drop(CONNECTION, sent, keys=keys)
     assert len(wire.acted) == 1, "the vendor counts the money twice"
 

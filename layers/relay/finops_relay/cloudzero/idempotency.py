@@ -29,10 +29,16 @@ class IdempotencyKeys:
     5xx it gives that 5xx again, and only reading back can tell.
     """
 
-    current: str = field(default_factory=new_key)
-    in_doubt: bool = False
+    current: str = ""
+    """One that was kept is in doubt; without one, it is a new one."""
+    in_doubt: bool = field(default=False, init=False)
     """Whether the vendor may have acted under `current`."""
     make: Callable[[], str] = new_key
+
+    def __post_init__(self) -> None:
+        """Begin with the key that was kept, or with a new one."""
+        self.in_doubt = bool(self.current)
+        self.current = self.current or self.make()
 
     def hear(self, error: VendorError, *, safe: bool) -> None:
         """Take note of what became of a try.

@@ -175,6 +175,8 @@ def _read(response: httpx.Response, terms: Terms, facts: Call) -> bytes:
     """Read an answer, bounded in bytes and time. Raises AnswerNotUnderstood, OutcomeUnknown."""
     body = bytearray()
     if response.headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
+        if not response.is_success:
+            return b""  # its status says enough
         msg = "the answer is compressed, which was not asked for"  # a few bytes could be gigabytes
         raise AnswerNotUnderstood(msg, facts)
     for chunk in response.iter_bytes():

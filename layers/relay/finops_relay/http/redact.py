@@ -10,18 +10,28 @@ from urllib.parse import quote, quote_plus
 # The query of an address (a pre-signed one carries its signature there), also where slashes are escaped as in JSON or
 # the whole is encoded as in a query; bearer tokens; and the secret parameters of pre-signed addresses on their own.
 _SECRET_SHAPES = (
-    (re.compile(r"(?i)(https?:(?:\\?/){2}[^\s?\"'<>]{1,2000})\?[^\s\"'<>]*"), r"\1?REDACTED"),
+    (re.compile(r"(?i)(https?:(?:\\?/){2}[^\s?\"'<>]{1,2000}+)\?[^\s\"'<>]*"), r"\1?REDACTED"),
     (re.compile(r"(?i)(https?%3A%2F%2F[^\s?&\"'<>]{1,2000}?)%3F[^\s&\"'<>]*"), r"\1%3FREDACTED"),
-    # Webhooks carry their secret in the path: Slack's, Teams' and Power Automate's, and whatever a field is called.
-    (re.compile(r"(?i)(https?:(?:\\?/){2}hooks\.slack\.com(?:\\?/))[^\s\"'<>]{1,2000}"), r"\1REDACTED"),
+    # Webhooks carry their secret in the path: Slack's, Teams' and Power Automate's by their hosts, others by what
+    # stands in front of them; also in JSON that stands as text in JSON, where quotes and slashes are escaped.
     (
         re.compile(
-            r"(?i)(https?:(?:\\?/){2}[a-z0-9.-]{1,200}\.(?:webhook\.office|logic\.azure|powerplatform)\.com[:0-9]{0,6}(?:\\?/))"
-            r"[^\s\"'<>]{1,2000}"
+            r"(?i)((?:hooks\.slack\.com|(?<![a-z0-9])webhook\.office\.com|outlook\.office(?:365)?\.com(?:\\{0,8}/|%2F)webhook"
+            r"|\.(?:logic\.azure|powerplatform)\.com)(?:(?::|%3A)\d{1,5})?(?:\\{0,8}/|%2F))[^\s\"'<>]{1,2000}+"
         ),
         r"\1REDACTED",
     ),
-    (re.compile(r"(?i)(\"?[a-z_-]{0,40}webhook[a-z_-]{0,40}\"\s{0,5}:\s{0,5}\")[^\"]{1,4000}"), r"\1REDACTED"),
+    (
+        re.compile(
+            r"(?i)(webhook[a-z_-]{0,40}+\\{0,8}+\"\s{0,5}+:\s{0,5}+\\{0,8}+\")"
+            r"(?:[^\"\\]|\\[^\"\\]|\\\\(?!\\*\")){1,4000}"
+        ),
+        r"\1REDACTED",
+    ),
+    (
+        re.compile(r"(?i)(webhook[a-z_-]{0,40}+[^a-z0-9]{1,20}+https?:(?:\\{0,8}/){2})[^\s\"'<>,\]}]{1,2000}+"),
+        r"\1REDACTED",
+    ),
     (re.compile(r"(?i)\b(bearer|basic)((?:\s|%20|\+)+)[A-Za-z0-9._~+/=%-]{6,}"), r"\1\2REDACTED"),
     (
         re.compile(

@@ -7,6 +7,7 @@ time-out may carry the deadline of its try, and every single read and write is c
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
 import time
 from collections.abc import Iterable
@@ -91,9 +92,22 @@ class _Backend(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        return _Stream(
-            super().connect_tcp(host, port, _cut(timeout, httpcore.ConnectTimeout), local_address, socket_options)
-        )
+        """Connect to the first address of *host* that answers; the time-out is for all of them together."""
+        end = None if timeout is None else time.monotonic() + (_cut(timeout, httpcore.ConnectTimeout) or 0.0)
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise httpcore.ConnectError(str(error)) from error
+        failure: Exception = httpcore.ConnectError("the name has no address")
+        for address in dict.fromkeys(str(info[4][0]) for info in found):
+            left = None if end is None else end - time.monotonic()
+            if left is not None and left <= 0:
+                break
+            try:
+                return _Stream(super().connect_tcp(address, port, left, local_address, socket_options))
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+        raise failure
 
 
 class _Pool(httpx.HTTPTransport):

@@ -342,7 +342,7 @@ class LiveCloudZero(CloudZero):
     @override
     def validate_billing_drop(self, drop: BillingDrop | bytes) -> DropCheck:
         body = drop if isinstance(drop, bytes) else self.drop_body(drop)
-        answer = self._write("POST", VALIDATE, body=body, safe=True)
+        answer = self._write("POST", VALIDATE, body=fitting(body, "POST", VALIDATE), safe=True)
         return answer.fitted(DropCheck, answer.under("connection"))
 
     @classmethod
@@ -414,7 +414,7 @@ class _Drop(msgspec.Struct, forbid_unknown_fields=True):
 
     month: str
     operation: DropOperation
-    data: msgspec.Raw
+    data: list[msgspec.Raw]
 
 
 def _told(answer: Answer) -> dict[str, Any]:
@@ -424,7 +424,8 @@ def _told(answer: Answer) -> dict[str, Any]:
     except AnswerNotUnderstood:
         return {}
     told: dict[str, Any] = {name: found[name] for name in ("drop_id", "month") if isinstance(found.get(name), str)}
-    return {**told, "row_count": found["row_count"]} if isinstance(found.get("row_count"), int) else told
+    count = found.get("row_count")
+    return {**told, "row_count": count} if isinstance(count, int) and not isinstance(count, bool) else told
 
 
 def month_start(day: date) -> str:
@@ -442,11 +443,11 @@ def _next(answer: Answer) -> Next | None:
     cursor = told.get("cursor") if isinstance(told, dict) else told
     if cursor is None:
         return None
-    following = cursor.get("next_cursor") if isinstance(cursor, dict) else cursor
-    more = cursor.get("has_next", bool(following)) if isinstance(cursor, dict) else True
-    if not more:
+    following = cursor.get("next_cursor") if isinstance(cursor, dict) else None
+    more = cursor.get("has_next") if isinstance(cursor, dict) else "unclear"
+    if more is False or (more is None and not following):
         return None
-    if more is not True or not isinstance(following, str) or not following:
+    if not (more is True or more is None) or not isinstance(following, str) or not following:
         msg = "the answer has a next page, but no cursor for it"
         raise AnswerNotUnderstood(msg, answer.call)
     return Next(params={"cursor": following})

@@ -316,8 +316,8 @@ def _next(answer: Answer) -> Next | None:
     """Return the next page: its address. Raises AnswerNotUnderstood when nobody can tell whether there is one."""
     found = answer.json()
     told = found.get("pagination") if isinstance(found, dict) else None
-    address = told.get("next") if isinstance(told, dict) else told
-    if address is None or address == "":
+    address = told.get("next") if isinstance(told, dict) else None
+    if told is None or (isinstance(told, dict) and address in (None, "")):
         return None
     if not isinstance(address, str):
         msg = "the answer has a next page, but no address of it"
