@@ -45,7 +45,7 @@ BASE = "https://vendor.example/v1"
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 WHOLE = OK + b"Content-Length: 2\r\nConnection: close\r\n\r\n{}"
 TOTAL_S = 0.4
-LITTLE_S = 0.5
+LITTLE_S = 2.0
 GIVES_UP_S = 3.0
 """A server's own patience: it ends even if the client never does."""
 
