@@ -63,6 +63,8 @@ class CloudZero(ABC):
     test_key: str = ""
 
     name: ClassVar[ContractName]
+    allocation: ClassVar[str]
+    """Path of an allocation stream, which both contracts continue alike."""
 
     def close(self) -> None:
         """Close the connections."""
@@ -177,20 +179,22 @@ class CloudZero(ABC):
         del stream, limit
         self._lacks("has no way to read telemetry")
 
-    @abstractmethod
     def add_allocation_records(self, stream: str, records: Sequence[AllocationRecord] | bytes) -> str:
         """Add records to an allocation stream; return the request's id. UNSAFE: what is sent twice counts twice.
 
         *records* may be a body that `allocation_body` made.
         """
+        body = records if isinstance(records, bytes) else self.allocation_body(some(records))
+        return self._send(self.allocation + "/sum", stream, body, safe=False)
 
-    @abstractmethod
     def replace_allocation_records(self, stream: str, records: Sequence[AllocationRecord] | bytes) -> str:
         """Set records of an allocation stream; return the request's id. Safe.
 
         Under ``live`` it replaces by timestamp, granularity, element and dimensions; under ``openapi`` whatever the
         stream holds at the timestamp and granularity.
         """
+        body = records if isinstance(records, bytes) else self.allocation_body(some(records))
+        return self._send(self.allocation + "/replace", stream, body, safe=True)
 
     @abstractmethod
     def delete_allocation_records(self, stream: str, keys: Sequence[RecordKey]) -> None:
@@ -260,6 +264,11 @@ class CloudZero(ABC):
         """Return the body of allocation records; nothing is sent."""
 
     # --- what both contracts share ------------------------------------------------------------------------------------
+
+    def _send(self, path: str, stream: str, body: bytes, *, safe: bool) -> str:
+        """Post a body of telemetry; return the request's id. Raises BodyTooLarge."""
+        fitted = fitting(body, "POST", path)
+        return self.http.request("POST", path, ids=stream_ids(stream), body=fitted, safe=safe).request_id
 
     @classmethod
     def _lacks(cls, what: str) -> NoReturn:

@@ -89,6 +89,7 @@ class LiveCloudZero(CloudZero):
     """CloudZero as the vendor documents it."""
 
     name: ClassVar[ContractName] = ContractName.LIVE
+    allocation: ClassVar[str] = ALLOCATION
 
     @override
     def costs(self, query: CostQuery) -> Iterator[CostRow]:
@@ -214,9 +215,7 @@ class LiveCloudZero(CloudZero):
 
     def _metrics(self, stream: str, tail: str, records: Sequence[MetricRecord] | bytes, *, safe: bool) -> str:
         body = records if isinstance(records, bytes) else self.metric_body(some(records))
-        path = METRIC + tail
-        body = fitting(body, "POST", path)
-        return self.http.request("POST", path, ids=stream_ids(stream), body=body, safe=safe).request_id
+        return self._send(METRIC + tail, stream, body, safe=safe)
 
     @override
     def delete_metric_records(self, stream: str, keys: Sequence[RecordKey]) -> None:
@@ -245,20 +244,6 @@ class LiveCloudZero(CloudZero):
             raise InputRefused(reason, value=str(limit), fix="ask for fewer")
         answer = self.http.request("GET", path, ids=stream_ids(stream), params={"limit": str(limit)}, safe=True)
         return tuple(_stored(answer, found) for found in answer.listed("records"))
-
-    @override
-    def add_allocation_records(self, stream: str, records: Sequence[AllocationRecord] | bytes) -> str:
-        return self._allocate(stream, "/sum", records, safe=False)
-
-    @override
-    def replace_allocation_records(self, stream: str, records: Sequence[AllocationRecord] | bytes) -> str:
-        return self._allocate(stream, "/replace", records, safe=True)
-
-    def _allocate(self, stream: str, tail: str, records: Sequence[AllocationRecord] | bytes, *, safe: bool) -> str:
-        body = records if isinstance(records, bytes) else self.allocation_body(some(records))
-        path = ALLOCATION + tail
-        body = fitting(body, "POST", path)
-        return self.http.request("POST", path, ids=stream_ids(stream), body=body, safe=safe).request_id
 
     @override
     def delete_allocation_records(self, stream: str, keys: Sequence[RecordKey]) -> None:

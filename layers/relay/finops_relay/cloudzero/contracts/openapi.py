@@ -73,6 +73,7 @@ class OpenapiCloudZero(CloudZero):
     """CloudZero as the specification has it."""
 
     name: ClassVar[ContractName] = ContractName.OPENAPI
+    allocation: ClassVar[str] = ALLOCATION
 
     def __post_init__(self) -> None:
         """Refuse a test key. Raises NotInContract."""
@@ -195,8 +196,7 @@ class OpenapiCloudZero(CloudZero):
     @override
     def add_metric_records(self, stream: str, records: Sequence[MetricRecord] | bytes) -> str:
         body = records if isinstance(records, bytes) else self.metric_body(some(records))
-        body = fitting(body, "POST", METRICS)
-        return self.http.request("POST", METRICS, ids=stream_ids(stream), body=body, safe=False).request_id
+        return self._send(METRICS, stream, body, safe=False)
 
     @override
     def delete_metric_records(self, stream: str, keys: Sequence[RecordKey]) -> None:
@@ -206,20 +206,6 @@ class OpenapiCloudZero(CloudZero):
     @override
     def delete_stream(self, stream: str) -> None:
         self.http.request("DELETE", STREAM, ids=stream_ids(stream), safe=True)
-
-    @override
-    def add_allocation_records(self, stream: str, records: Sequence[AllocationRecord] | bytes) -> str:
-        return self._allocate(stream, "/sum", records, safe=False)
-
-    @override
-    def replace_allocation_records(self, stream: str, records: Sequence[AllocationRecord] | bytes) -> str:
-        return self._allocate(stream, "/replace", records, safe=True)
-
-    def _allocate(self, stream: str, tail: str, records: Sequence[AllocationRecord] | bytes, *, safe: bool) -> str:
-        body = records if isinstance(records, bytes) else self.allocation_body(some(records))
-        path = ALLOCATION + tail
-        body = fitting(body, "POST", path)
-        return self.http.request("POST", path, ids=stream_ids(stream), body=body, safe=safe).request_id
 
     @override
     def delete_allocation_records(self, stream: str, keys: Sequence[RecordKey]) -> None:
