@@ -365,7 +365,7 @@ class Document:
         return CLIENTS[ContractName(self.name.removeprefix("cloudzero-"))](http)
 
 
-BODIES = {"drop_body", "metric_body", "allocation_body", "close"}
+BODIES = {"drop_body", "drop_envelope", "drop_row", "metric_body", "allocation_body", "close"}
 LIVE_ONLY = {
     "replace_metric_records",
     "metric_records",

@@ -29,6 +29,7 @@ from finops_relay.cloudzero.records import (
     Dimension,
     DropAccepted,
     DropCheck,
+    DropOperation,
     DropSummary,
     Insight,
     InsightChange,
@@ -249,9 +250,31 @@ class CloudZero(ABC):
     # --- bodies made ahead --------------------------------------------------------------------------------------------
 
     @classmethod
-    @abstractmethod
     def drop_body(cls, drop: BillingDrop) -> bytes:
         """Return the body of a drop, to be kept and sent later as it is; nothing is sent."""
+        month = drop.month or drop.rows[0].month
+        head, tail = cls.drop_envelope(drop.operation, month)
+        return head + b",".join(cls.drop_row(row.cells) for row in drop.rows) + tail
+
+    @classmethod
+    @abstractmethod
+    def drop_envelope(cls, operation: DropOperation, month: date) -> tuple[bytes, bytes]:
+        """Return what stands before and behind the rows of a drop's body; the rows are separated by commas.
+
+        Args:
+            operation: what the drop does.
+            month: any day of the rows' month.
+        """
+
+    @classmethod
+    @abstractmethod
+    def drop_row(cls, cells: Mapping[str, str]) -> bytes:
+        """Return one row as it stands in a drop's body, in one line.
+
+        Args:
+            cells: columns of the Common Bill Format that are not blank, checked before: ``time/usage_start`` in UTC, on
+                the hour, ended by ``Z``; amounts as plain decimals.
+        """
 
     @classmethod
     @abstractmethod

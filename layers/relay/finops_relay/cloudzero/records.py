@@ -430,6 +430,12 @@ class BillingRow(_Sent):
         return {name: value for name, value in columns.items() if value}
 
     @property
+    def cells(self) -> dict[str, str]:
+        """All its columns as text."""
+        start = self.usage_start.strftime("%Y-%m-%dT%H:%M:%SZ")
+        return {"time/usage_start": start, "cost/cost": plain(self.cost), **self.columns}
+
+    @property
     def month(self) -> date:
         """The first day of its month, UTC."""
         return self.usage_start.date().replace(day=1)

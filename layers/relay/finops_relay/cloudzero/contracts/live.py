@@ -337,16 +337,17 @@ class LiveCloudZero(CloudZero):
         if any(row.month != month for row in drop.rows):
             reason = f"the rows of a drop are of one month, and the first is of {month:%Y-%m}"
             raise InputRefused(reason, fix="make a drop for each month")
-        return encoded(
-            {
-                "month": month_start(month),
-                "operation": drop.operation,
-                "data": [
-                    {"time/usage_start": zulu(row.usage_start), "cost/cost": plain(row.cost), **row.columns}
-                    for row in drop.rows
-                ],
-            }
-        )
+        return super().drop_body(drop)
+
+    @classmethod
+    @override
+    def drop_envelope(cls, operation: DropOperation, month: date) -> tuple[bytes, bytes]:
+        return f'{{"month":"{month_start(month)}","operation":"{operation.value}","data":['.encode(), b"]}"
+
+    @classmethod
+    @override
+    def drop_row(cls, cells: Mapping[str, str]) -> bytes:
+        return encoded(cells)
 
     # --- what the calls share -----------------------------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
@@ -28,7 +30,6 @@ from finops_relay.cloudzero.idempotency import IdempotencyKeys
 from finops_relay.cloudzero.records import (
     AllocationRecord,
     BillingDrop,
-    BillingRow,
     Budget,
     BudgetChange,
     ContractName,
@@ -64,7 +65,12 @@ DROPS = "/v2/connections/billing/anycost/{connection_id}/billing_drops"
 
 GRANULARITIES = {CostGranularity.DAILY, CostGranularity.MONTHLY, CostGranularity.CUMULATIVE}
 TAG = "resource/tag:"
-COLUMNS = {"resource/service": "service", "lineitem/description": "description"}
+COLUMNS = {
+    "time/usage_start": "timestamp",
+    "cost/cost": "cost",
+    "resource/service": "service",
+    "lineitem/description": "description",
+}
 """CBF columns that have a field of their own (contract page, "openapi -> CBF"); others go to the metadata."""
 
 
@@ -261,10 +267,27 @@ class OpenapiCloudZero(CloudZero):
 
     @classmethod
     @override
-    def drop_body(cls, drop: BillingDrop) -> bytes:
-        if drop.operation is not DropOperation.SUM:
-            cls._lacks(f"has no {drop.operation}: its drops append")
-        return encoded({"billing_drops": [{"line_items": [_line_item(row) for row in drop.rows]}]})
+    def drop_envelope(cls, operation: DropOperation, month: date) -> tuple[bytes, bytes]:
+        if operation is not DropOperation.SUM:
+            cls._lacks(f"has no {operation}: its drops append")
+        return b'{"billing_drops":[{"line_items":[', b"]}]}"
+
+    @classmethod
+    @override
+    def drop_row(cls, cells: Mapping[str, str]) -> bytes:
+        """Return a row as this contract writes it: columns without a field of their own become metadata."""
+        item: dict[str, object] = {}
+        metadata: dict[str, str] = {}
+        for column, value in cells.items():
+            if column in COLUMNS:
+                item[COLUMNS[column]] = Decimal(value) if column == "cost/cost" else value
+                continue
+            name = column.removeprefix(TAG)
+            if name in metadata:
+                reason = "a tag has the name of a column, and both would be one entry of the metadata"
+                raise InputRefused(reason, value=name, fix="rename the tag, or leave one of them out")
+            metadata[name] = value
+        return encoded({**item, "metadata": metadata} if metadata else item)
 
     # --- what the calls share -----------------------------------------------------------------------------------------
 
@@ -327,19 +350,3 @@ def _record(record: MetricRecord | AllocationRecord, more: Mapping[str, object])
 
 def _metric(record: MetricRecord) -> dict[str, object]:
     return _record(record, {"filter": record.dimensions} if record.dimensions else {})
-
-
-def _line_item(row: BillingRow) -> dict[str, object]:
-    """Return a row as this contract writes it: columns without a field of their own become metadata."""
-    item: dict[str, object] = {"timestamp": zulu(row.usage_start), "cost": row.cost}
-    metadata: dict[str, str] = {}
-    for column, value in row.columns.items():
-        if column in COLUMNS:
-            item[COLUMNS[column]] = value
-            continue
-        name = column.removeprefix(TAG)
-        if name in metadata:
-            reason = "a tag has the name of a column, and both would be one entry of the metadata"
-            raise InputRefused(reason, value=name, fix="rename the tag, or leave one of them out")
-        metadata[name] = value
-    return {**item, "metadata": metadata} if metadata else item
