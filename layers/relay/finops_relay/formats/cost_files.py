@@ -1,0 +1,215 @@
+"""Files of costs in any form, told apart by content: CBF, FOCUS or line items; CSV, JSON or NDJSON; plain or gzip."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from typing import BinaryIO
+
+from finops_relay.errors import InputRefused
+from finops_relay.formats.archives import Budget, csv_members, printable, refuse_other_kinds
+from finops_relay.formats.cbf import CbfForm
+from finops_relay.formats.cost_cells import CellFault, Times
+from finops_relay.formats.cost_records import Batch, CostRecords, CsvRecords, Mending, RowBatch
+from finops_relay.formats.cost_rows import COST, START, CostForm, CostRow, CostTotals
+from finops_relay.formats.csv_rows import Readable, RecordReader, csv_line, is_blank
+from finops_relay.formats.focus import FocusForm
+from finops_relay.formats.json_items import Resumed, open_json
+from finops_relay.formats.line_items import REQUIRED, LineItemForm, own_name
+from finops_relay.formats.rejected_rows import RejectedRow
+
+COST_BLOCK_BYTES = 48 * 1024
+"""Bytes read at once: a few hundred rows, whose cells and columns still fit a processor's cache (measured)."""
+
+_HEAD_BYTES = 4096
+_ZIP = b"PK"
+_FORMS = (
+    "drop the costs as CSV in UTF-8 (CBF, FOCUS, or timestamp,cost,service,description), JSON or NDJSON, or its gzip"
+)
+_BOM = b"\xef\xbb\xbf"
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+
+
+def open_cost_file(name: str, source: BinaryIO, encoded_bytes: int, budget: Budget) -> BinaryIO:
+    """Opens a dropped file, gzip or plain, within the ceilings of *budget*.
+
+    Args:
+        name: the decoded key of the file, for messages.
+        source: seekable bytes of the file; stays open, and errors of its own pass through unchanged.
+        encoded_bytes: the length of *source*.
+        budget: what the delivery has used so far; goes on counting while the stream is read.
+
+    Returns:
+        The decoded bytes, from the beginning.
+
+    Raises:
+        InputRefused: it is an archive, a workbook or another kind of file, is damaged, or passes a ceiling.
+    """
+    source.seek(0)
+    zipped = source.read(len(_ZIP)) == _ZIP
+    try:
+        members = list(csv_members(name, source, encoded_bytes, budget))
+        stream = None if zipped else members[0].open()
+    except InputRefused as refusal:
+        raise _for_costs(refusal) from refusal
+    if stream is None:
+        raise InputRefused("this is a zip archive", file=printable(name), fix=_FORMS)
+    return stream
+
+
+def _for_costs(refusal: InputRefused) -> InputRefused:
+    """The refusal of a file with advice for costs, where the advice was for price sheets."""
+    fix = _FORMS if "sheet" in refusal.fix or "CSV" in refusal.fix or ".csv" in refusal.fix else refusal.fix
+    return InputRefused(refusal.reason, file=refusal.file, line=refusal.line, value=refusal.value, fix=fix)
+
+
+class CostFileReader:
+    """Reads one file of costs for one month, once.
+
+    Args:
+        name: the file's name, for messages.
+        month: the first day of the month that every row must be in.
+        mended: values by column that replace, before any check, those of the row that begins on this line (of a JSON
+            array: of the element with this number).
+        budget: where rows are counted, if anywhere.
+        block_bytes: how much is read at once; it never shows in the rows.
+
+    Raises:
+        ValueError: *month* is no first day of a month.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        month: date,
+        mended: Mapping[int, Mapping[str, str]] | None = None,
+        *,
+        budget: Budget | None = None,
+        block_bytes: int = COST_BLOCK_BYTES,
+    ) -> None:
+        self._name = name
+        self._month = month
+        self._item_times = Times(month, naive=False, floored=False)
+        self._mending = Mending(name, mended)
+        self._budget = budget
+        self._block_bytes = block_bytes
+        self._totals = CostTotals()
+        self._noted: Counter[str] = Counter()
+        self.form = ""
+        """``cbf``, ``focus`` or ``line_items``; empty before the file was recognised."""
+        self.columns: tuple[str, ...] = ()
+        """The file's header as it stood; of JSON the names in first-seen order."""
+        self.rows_in = 0
+        """Rows read so far: those that were accepted and those that were rejected."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was changed in the rows read so far and how often, and whether the totals of their columns differ."""
+        totals = self._totals.warning()
+        return (*(f"{count} {note}" for note, count in sorted(self._noted.items())), *([totals] if totals else []))
+
+    def rows(self, stream: Readable) -> Iterator[CostRow | RejectedRow]:
+        """Every row of the file, in its order.
+
+        Args:
+            stream: the file's decoded bytes.
+
+        Raises:
+            InputRefused: no row of the file can be delivered: it is in no known form, has an unusable header, no rows,
+                or another currency; or a mended row does not belong to it.
+        """
+        records, form = self._opened(stream)
+        columns = records.columns
+        for batch in records.batches():
+            self.columns = records.columns
+            if isinstance(batch, RejectedRow):
+                self._count(1)
+                yield batch
+                continue
+            if batch.columns != columns:  # only JSON goes on to find names
+                columns = batch.columns
+                form = LineItemForm(columns, self._item_times)
+            rows = self._judged(form, batch)
+            self._count(len(rows))
+            yield from rows
+        self._mending.finish()
+        if not self.rows_in:
+            fix = "export it again and check that it has rows"
+            raise InputRefused("the file has no rows", file=self._name, fix=fix)
+
+    def _opened(self, stream: Readable) -> tuple[CostRecords, CostForm]:
+        """The file's records and their form, after what its first bytes and its header tell was judged."""
+        head = b""
+        while len(head) < _HEAD_BYTES and (more := stream.read(_HEAD_BYTES - len(head))):
+            head += more
+        bare = head.removeprefix(_BOM).lstrip()
+        if not bare and len(head) < _HEAD_BYTES:
+            raise InputRefused("the file is empty", file=self._name, fix="export it again and check that it has rows")
+        try:
+            refuse_other_kinds(self._name, head)
+        except InputRefused as refusal:
+            raise _for_costs(refusal) from refusal
+        whole = Resumed(head, stream)
+        if bare.startswith((b"[", b"{")):
+            self.form = LineItemForm.name
+            items = open_json(self._name, whole, self._mending)
+            return items, LineItemForm(items.columns, self._item_times)
+        records = CsvRecords(self._name, RecordReader(self._name, whole, block_bytes=self._block_bytes), self._mending)
+        self.columns = records.columns
+        form = self._csv_form(records)
+        self.form = form.name
+        return records, form
+
+    def _csv_form(self, records: CsvRecords) -> CostForm:
+        """The form of a CSV file, by the names in its header."""
+        header, line = records.columns, records.header_line
+        names = {column.strip() for column in header}
+        if names & {START, COST}:
+            return CbfForm(self._name, line, header, self._month)
+        if names & {"ChargePeriodStart", "BilledCost"}:
+            return FocusForm(self._name, line, header, self._month)
+        missing = set(REQUIRED) - {own_name(column) for column in header}
+        if missing:
+            raise self._unknown_header(header, line)
+        form = LineItemForm(header, self._item_times)
+        for place, fault in form.faults.items():
+            if header[place].strip():
+                raise InputRefused(fault.error, file=self._name, line=line, value=header[place], fix=fault.fix)
+        return form
+
+    def _unknown_header(self, header: Sequence[str], line: int) -> InputRefused:
+        text = csv_line(header)
+        for separator, title in _SEPARATORS.items():
+            if len(header) == 1 and separator in text:
+                reason = f"the columns are separated by {title}, not by commas"
+                fix = "save it with commas between the columns and points in the amounts"
+                return InputRefused(reason, file=self._name, line=line, value=text, fix=fix)
+        reason = "the first line is no header of CBF, FOCUS or line items"
+        return InputRefused(reason, file=self._name, line=line, value=text, fix=_FORMS)
+
+    def _judged(self, form: CostForm, batch: Batch) -> list[CostRow | RejectedRow]:
+        """Rows that are all right, all at once; otherwise each part for itself, down to the rows that are not."""
+        try:
+            checked = form.read(batch.by_column())
+        except CellFault as fault:
+            if isinstance(batch, RowBatch) and len(batch.values) == 1:
+                return self._rejected(batch, fault)
+            return [row for part in batch.parts() for row in self._judged(form, part)]
+        self._totals.add(checked)
+        self._noted.update(checked.noted)
+        return [*checked.rows(batch.lines)]
+
+    def _rejected(self, record: RowBatch, fault: CellFault) -> list[CostRow | RejectedRow]:
+        """The only record of a batch as a rejected row; nothing when it is blank."""
+        line, values = record.lines[0], tuple(record.values[0])
+        if record.blanks and is_blank(values):
+            return []
+        if fault.whole_file:
+            raise InputRefused(fault.error, file=self._name, line=line, fix=fault.fix) from None
+        return [RejectedRow(line, record.columns, values, fault.error, fault.fix)]
+
+    def _count(self, rows: int) -> None:
+        self.rows_in += rows
+        if self._budget is not None:
+            self._budget.count_rows(self._name, rows)

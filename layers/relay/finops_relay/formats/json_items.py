@@ -1,0 +1,285 @@
+"""JSON as records of text: an array of objects, a document that holds one, or an object a line (NDJSON).
+
+Numbers stay the digits that stood in the file. What is nested under ``metadata`` is laid beside it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from finops_relay.errors import InputRefused
+from finops_relay.formats.cost_cells import TAG, CellFault
+from finops_relay.formats.cost_records import Mending, RowBatch
+from finops_relay.formats.csv_rows import Readable, RecordReader
+from finops_relay.formats.rejected_rows import RejectedRow
+
+JSON_BYTES = 10_000_000
+"""Largest JSON document, in bytes: it is held in memory whole, as objects, which takes some ten times as much."""
+
+MAX_NAMES = 500
+"""Different names in one file; each is a column for all rows. CloudZero's limits on tags are far below."""
+
+OWN_NAMES = ("timestamp", "cost", "service", "description")
+"""The members of a line item beside ``metadata`` (openapi)."""
+
+_BATCH_ITEMS = 2_000
+_READ_BYTES = 256 * 1024
+_BOM = b"\xef\xbb\xbf"
+HALF = re.compile("[\ud800-\udfff]")
+"""A lone surrogate: half of a character, or a byte that is not UTF-8."""
+_ESCAPED_HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+"""Half of a character, which only an escape (``\\ud83d``) can put into a text; the others stand for stray bytes."""
+
+_SPLIT = "drop it as NDJSON (one object a line) or as CSV, which may be of any size"
+
+
+class Doubled(dict[str, Any]):
+    """A JSON object that names one member twice: which of the two was meant, nobody can say."""
+
+    def __init__(self, pairs: Sequence[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        names = [name for name, _ in pairs]
+        self.name = next(name for name in names if names.count(name) > 1)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else Doubled(pairs)
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=str, parse_int=str, parse_constant=str)
+"""Reads JSON with every number as the text that stood there."""
+
+
+def scalar_text(value: object) -> str | None:
+    """A JSON value as the text of a cell; None for a list or an object. Null is an empty cell."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else None
+
+
+def open_json(name: str, stream: Readable, mending: Mending) -> JsonItems:
+    """Finds out which kind of JSON a file is, and opens it.
+
+    Args:
+        name: the file's name, for messages.
+        stream: its decoded bytes, from the beginning; they begin with a bracket, white space left aside.
+        mending: what was mended.
+
+    Raises:
+        InputRefused: it is a document that is too large, is no JSON, or holds no line items.
+    """
+    head = b""
+    while b"\n" not in head.lstrip() and len(head) <= JSON_BYTES and (more := stream.read(_READ_BYTES)):
+        head += more
+    first = head.removeprefix(_BOM).lstrip().partition(b"\n")[0].strip()
+    if first.startswith(b"{") and first.endswith(b"}") and not _is_document(first):
+        return NdjsonItems(name, RecordReader(name, Resumed(head, stream)), mending)
+    while len(head) <= JSON_BYTES and (more := stream.read(_READ_BYTES)):
+        head += more
+    if len(head) > JSON_BYTES:
+        raise InputRefused(f"the JSON document is larger than {JSON_BYTES:,} bytes", file=name, fix=_SPLIT)
+    return JsonItems(name, _items(name, head.removeprefix(_BOM)), mending)
+
+
+class Resumed:
+    """A stream of which the first bytes were read already, from its beginning again."""
+
+    def __init__(self, head: bytes, rest: Readable) -> None:
+        self._head = head
+        self._rest = rest
+
+    def read(self, size: int, /) -> bytes:
+        """At most *size* bytes, none only at the end."""
+        if not self._head:
+            return self._rest.read(size)
+        data, self._head = self._head[:size], self._head[size:]
+        return data
+
+
+def _is_document(line: bytes) -> bool:
+    """Whether the first line of a file is an object that holds line items, and no line item."""
+    try:
+        found = DECODER.decode(line.decode(errors="surrogateescape"))
+    except (json.JSONDecodeError, RecursionError):
+        return False
+    return isinstance(found, dict) and bool({"line_items", "billing_drops", "data"} & found.keys())
+
+
+def _items(name: str, data: bytes) -> list[Any]:
+    """The elements of a JSON document."""
+    fix = 'drop an array of objects, or {"line_items": [...]}'
+    try:
+        found = DECODER.decode(data.decode(errors="surrogateescape"))
+    except json.JSONDecodeError as error:
+        reason = f"the JSON cannot be read ({error.msg})"
+        raise InputRefused(reason, file=name, line=error.lineno, fix="export it again, whole") from error
+    except RecursionError:
+        raise InputRefused("the JSON is nested too deeply", file=name, fix=fix) from None
+    items = _listed(found)
+    if items is None:
+        raise InputRefused("the JSON has no line items where they are looked for", file=name, fix=fix)
+    return items
+
+
+def _listed(found: object) -> list[Any] | None:
+    """The line items of a document; None when it has another shape."""
+    if isinstance(found, list):
+        return found
+    if not isinstance(found, dict) or isinstance(found, Doubled):
+        return None
+    if "line_items" in found:
+        return found["line_items"] if isinstance(found["line_items"], list) else None
+    if "billing_drops" not in found:
+        return [found] if {"timestamp", "cost"} <= found.keys() else None
+    drops = found["billing_drops"]
+    lists = [_listed(drop) if isinstance(drop, dict) and "line_items" in drop else None for drop in drops or ()]
+    return [item for items in lists for item in items or ()] if isinstance(drops, list) and None not in lists else None
+
+
+class JsonItems:
+    """The elements of a JSON document as records.
+
+    Args:
+        name: the file's name, for messages.
+        items: the elements.
+        mending: what was mended.
+    """
+
+    def __init__(self, name: str, items: Sequence[Any], mending: Mending) -> None:
+        self._name = name
+        self._items = items
+        self._mending = mending
+        self._lines: list[int] = []
+        self._values: list[list[str]] = []
+        self._places = {own: place for place, own in enumerate(OWN_NAMES)}
+        self.columns: tuple[str, ...] = OWN_NAMES
+        self.header_line = 1
+
+    def batches(self) -> Iterator[RowBatch | RejectedRow]:
+        """Every element.
+
+        Raises:
+            InputRefused: the file has too many names, or cannot be read.
+        """
+        for number, item in enumerate(self._items, 1):
+            yield from self._take(number, item)
+        yield from self._flush()
+
+    def _take(self, line: int, item: object) -> Iterator[RowBatch | RejectedRow]:
+        """Puts one more element behind the others; they go out when they are many or when it has another name."""
+        cells, fault = _flat(item)
+        written = self._mending.take(line)
+        if written is not None:
+            cells, fault = {**cells, **written}, None
+        if not cells.keys() <= self._places.keys():
+            yield from self._flush()
+            self._add_names(cells, line)
+        values = [cells.get(column, "") for column in self.columns]
+        if fault is not None:
+            yield from self._flush()
+            shown = [] if cells else [_shown(item)]
+            yield RejectedRow(line, self.columns, (*values, *shown), fault.error, fault.fix)
+            return
+        self._lines.append(line)
+        self._values.append(values)
+        if len(self._lines) >= _BATCH_ITEMS:
+            yield from self._flush()
+
+    def _flush(self) -> Iterator[RowBatch]:
+        if self._lines:
+            yield RowBatch(self.columns, self._lines, self._values, odd=True, blanks=False)
+            self._lines, self._values = [], []
+
+    def _add_names(self, cells: Mapping[str, str], line: int) -> None:
+        for column in cells:
+            self._places.setdefault(column, len(self._places))
+        self.columns = tuple(self._places)
+        if len(self.columns) > MAX_NAMES:
+            reason = f"the line items have more than {MAX_NAMES} different names"
+            fix = "metadata is for tags: a few names that many items share, and their values"
+            raise InputRefused(reason, file=self._name, line=line, fix=fix)
+
+
+class NdjsonItems(JsonItems):
+    """The lines of an NDJSON file as records.
+
+    Args:
+        name: the file's name, for messages.
+        reader: cuts it into whole lines.
+        mending: what was mended.
+    """
+
+    def __init__(self, name: str, reader: RecordReader, mending: Mending) -> None:
+        super().__init__(name, (), mending)
+        self._reader = reader
+
+    def batches(self) -> Iterator[RowBatch | RejectedRow]:
+        """Every line that is not blank."""
+        for block in self._reader.blocks():
+            for line, text in enumerate(io.StringIO(block.text, newline=None), block.first_line):
+                if not text.isspace():
+                    yield from self._take(line, _line_item(text))
+        yield from self._flush()
+
+
+class _Unreadable(str):
+    """A line that is no JSON, as it stood."""
+
+    __slots__ = ()
+
+
+def _line_item(text: str) -> object:
+    try:
+        return DECODER.decode(text)
+    except (json.JSONDecodeError, RecursionError):
+        return _Unreadable(text.rstrip("\n"))
+
+
+def _flat(item: object) -> tuple[dict[str, str], CellFault | None]:
+    """The members of an element as cells by column, and what is wrong with its shape."""
+    if not isinstance(item, dict):
+        what = "the line is no JSON" if isinstance(item, _Unreadable) else "the element is no JSON object"
+        return {}, CellFault(what, 'write an object, such as {"timestamp": "2026-02-01T13:00:00Z", "cost": 1.25}')
+    cells: dict[str, str] = {}
+    faults: list[CellFault] = []
+    metadata = item.get("metadata")
+    nested = metadata if isinstance(metadata, dict) else {}
+    for owner in (item, nested):
+        if isinstance(owner, Doubled):
+            faults.append(CellFault(f"{owner.name[:60]!r} stands twice", "keep one of the two"))
+        for name, value in owner.items():
+            if owner is item and name == "metadata" and (value is None or value is metadata is nested):
+                continue
+            column = _column(name, nested=owner is nested)
+            text = scalar_text(value)
+            if text is None:
+                faults.append(CellFault(f"{name[:60]!r} is a list or an object", "write a text or a number"))
+            elif column in cells:
+                faults.append(CellFault(f"{column[:60]!r} stands twice", "keep one of the two"))
+            elif _ESCAPED_HALF.search(column + text):
+                faults.append(CellFault(f"{column[:60]!a} has half of a character", "write the whole character"))
+                cells[_escaped(column)] = _escaped(text)
+            else:
+                cells[column] = text
+    return cells, faults[0] if faults else None
+
+
+def _column(name: str, *, nested: bool) -> str:
+    """The column of a member; one of ``metadata`` that is named like a line item's own is told apart as a tag."""
+    return TAG + name if nested and name.strip().lower() in {*OWN_NAMES, "metadata"} else name
+
+
+def _escaped(text: str) -> str:
+    return _ESCAPED_HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
+
+
+def _shown(item: object) -> str:
+    """An element without cells, as text for a person."""
+    return _escaped(item if isinstance(item, str) else json.dumps(item))[:1000]
