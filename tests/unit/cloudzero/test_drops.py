@@ -11,8 +11,10 @@ from typing import Any
 
 import httpx
 import pytest
+from finops_relay.cloudzero.advice import MAX_BODY_BYTES
 from finops_relay.cloudzero.idempotency import HEADER, IdempotencyKeys
 from finops_relay.cloudzero.records import CBF_COLUMNS, BillingDrop, BillingRow, DropOperation, HeldRow
+from finops_relay.delivery import packer
 from finops_relay.errors import (
     AnswerNotUnderstood,
     BodyTooLarge,
@@ -27,6 +29,7 @@ from finops_relay.errors import (
     VendorError,
     VendorUnavailable,
 )
+from finops_relay.formats import cost_rows
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -853,3 +856,9 @@ def test_a_body_put_together_row_by_row_is_the_one_of_the_whole_drop(contract: s
     head, tail = made.drop_envelope(SUM, FEBRUARY)
     assert head + b",".join(made.drop_row(each.cells) for each in whole.rows) + tail == made.drop_body(whole)
     assert b"\n" not in made.drop_row({**row().cells, "lineitem/description": "two\nlines\u2028"})
+
+
+def test_the_format_has_the_same_columns_and_the_body_the_same_limit_wherever_they_are_known() -> None:
+    """Readers, packer and client may not import each other; what they know alike is compared here."""
+    assert set(cost_rows.CBF_COLUMNS) == CBF_COLUMNS | {"time/usage_start", "cost/cost"}
+    assert packer.MAX_BODY_BYTES == MAX_BODY_BYTES
