@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import cached_property
 from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import unquote_plus
@@ -59,7 +60,14 @@ class Answer:
     """What must not be quoted from the body."""
 
     def json(self) -> Any:  # noqa: ANN401 -- JSON; a pydantic model checks it right after
-        """Return the parsed body, fractions as Decimal to the last digit. Raises AnswerNotUnderstood."""
+        """Return the parsed body, fractions as Decimal to the last digit. Raises AnswerNotUnderstood.
+
+        Parsed once: a page is asked for its rows and for the page after it.
+        """
+        return self._parsed
+
+    @cached_property
+    def _parsed(self) -> Any:  # noqa: ANN401 -- as `json`
         try:
             return _exact.decode(self.body)
         except (msgspec.DecodeError, ValueError, RecursionError, ArithmeticError):  # a number beyond any Decimal
@@ -93,9 +101,8 @@ class Answer:
         try:
             return model.model_validate(found)
         except ValidationError as error:
-            fields = ", ".join(
-                sorted({".".join(map(str, problem["loc"])) or "the whole" for problem in error.errors()})
-            )
+            problems = error.errors(include_url=False, include_context=False, include_input=False)
+            fields = ", ".join(sorted({".".join(map(str, problem["loc"])) or "the whole" for problem in problems}))
             msg = f"the answer does not fit the contract at: {one_line(fields, *self.secrets)}"
             raise AnswerNotUnderstood(msg, self.call) from None
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import msgspec
 from pydantic import BaseModel
@@ -49,8 +49,6 @@ from finops_relay.errors import AnswerNotUnderstood, InputRefused
 from finops_relay.http.answers import Answer
 from finops_relay.http.client import encoded
 from finops_relay.http.pages import Next, pages
-
-Model = TypeVar("Model", bound=BaseModel)
 
 COSTS = "/v2/billing/costs"
 DIMENSIONS = "/v2/billing/dimensions"
