@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from finops_relay.delivery.identity import ObjectVersion
-    from finops_relay.delivery.ledger import Delivery, Target
+    from finops_relay.delivery.ledger import Delivery, Record, Target
 
 ENTERPRISE = "e0000000-0000-4000-8000-000000000001"
 KINDS = ("floor", "peer", "rewrite", "ours")
@@ -86,7 +86,7 @@ def peer(file: Path, endpoint: str) -> Read:
         GzipTransform,
     )
 
-    source = S3Object("drops", file.name, boto3_client=_s3(endpoint))
+    source = S3Object("drops", file.name, boto3_client=s3_client(endpoint))
     kinds: list[Any] = [GzipTransform, CsvTransform] if file.suffix == ".gz" else [CsvTransform]
     transformations = [kind() for kind in kinds]
     watch = Watch()
@@ -106,7 +106,7 @@ def ours(file: Path, endpoint: str, spool: Any = None) -> Read:  # noqa: ANN401 
     from finops_relay.delivery.waits import Waits  # noqa: PLC0415 -- as above
     from finops_relay.jobs.price_books.prepare import prepare  # noqa: PLC0415 -- as above
 
-    s3, memory = _s3(endpoint), Memory()
+    s3, memory = s3_client(endpoint), Memory()
     drops = S3Drops(s3, "drops")
     ports = Ports(
         ledger=memory,
@@ -126,7 +126,7 @@ def ours(file: Path, endpoint: str, spool: Any = None) -> Read:  # noqa: ANN401 
     return read
 
 
-def _s3(endpoint: str) -> Any:  # noqa: ANN401 -- botocore makes its clients at run time
+def s3_client(endpoint: str) -> Any:  # noqa: ANN401 -- botocore makes its clients at run time
     import boto3  # noqa: PLC0415 -- the floor runs without it
     from botocore.config import Config  # noqa: PLC0415 -- as above
 
@@ -160,6 +160,7 @@ class Memory:
 
     deliveries: dict[str, Delivery] = field(default_factory=dict)
     targets: dict[str, Target] = field(default_factory=dict)
+    records: dict[str, Record] = field(default_factory=dict)
 
     def delivery(self, delivery_id: str) -> Delivery | None:
         """Return the delivery as last saved."""
@@ -179,6 +180,17 @@ class Memory:
     def save_target(self, target: Target) -> Target:
         """Save the target."""
         saved = self.targets[target.name] = target.but(version=target.version + 1)
+        return saved
+
+    def record(self, name: str) -> Record:
+        """Return the record as last saved, or a new one."""
+        from finops_relay.delivery.ledger import Record  # noqa: PLC0415 -- as in `peer`
+
+        return self.records.get(name) or Record(name=name)
+
+    def save_record(self, record: Record) -> Record:
+        """Save the record."""
+        saved = self.records[record.name] = record.but(version=record.version + 1)
         return saved
 
     def claim(self, source: ObjectVersion) -> bool:

@@ -2,10 +2,12 @@
 
 One line of JSON on standard output when it is ready; everything else goes to standard error. From the environment:
 
-* ``INFRACOST_API_URL``: another server instead of the stand-in;
+* ``INFRACOST_API_URL``, ``CLOUDZERO_API_URL``: other servers instead of the stand-ins;
 * ``INFRACOST_API_TOKEN``: what stands in the stack's secret ``infracost/default``;
+* ``CLOUDZERO_API_KEY``: what stands in the stack's secret ``cloudzero``;
+* ``CLOUDZERO_CONTRACT``: ``auto``, ``openapi`` or ``live``; the stand-in speaks ``live`` unless ``openapi`` is named;
 * ``RELAY_CONFIG``: a relay.yaml instead of ``local/relay.yaml``;
-* ``RELAY_PORT_BASE``: fixed ports from there on (AWS, then Infracost) instead of free ones.
+* ``RELAY_PORT_BASE``: fixed ports from there on (AWS, Infracost, CloudZero) instead of free ones.
 """
 
 from __future__ import annotations

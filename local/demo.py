@@ -9,11 +9,14 @@ import sys
 import time
 import zipfile
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from local.bootstrap import ROOT
 from local.serve import Local, Settings, serving
+from local.standins.cloudzero import CONNECTIONS
 from local.standins.infracost import AWS_ORGANIZATION, AZURE_ORGANIZATION
 
 EXAMPLES = ROOT / "docs" / "examples"
@@ -30,6 +33,9 @@ class Drop:
     body: bytes
     outcome: str
     organization: str = ""
+    """Infracost's, that has to use the book in the end."""
+    connection: str = ""
+    """CloudZero's, that has to hold the costs in the end."""
 
 
 def main() -> int:
@@ -38,15 +44,18 @@ def main() -> int:
     settings = Settings.from_environ({name: os.environ[name] for name in ("RELAY_PORT_BASE",) if name in os.environ})
     with serving(settings) as local:
         say(f"The stack of template.yaml is up on this machine ({time.monotonic() - began:.1f} s).")
-        say(f"  drops bucket {local.drops_bucket}, Infracost stand-in {local.infracost_api_url}")
-        receipts = [shown(local, number, drop) for number, drop in enumerate(drops(), 1)]
-        good = holds(local, receipts)
+        say(f"  drops bucket {local.drops_bucket}")
+        say(f"  stand-ins: Infracost {local.infracost_api_url}, CloudZero {local.cloudzero_api_url}")
+        dropped = drops()
+        receipts = [shown(local, number, drop) for number, drop in enumerate(dropped, 1)]
+        checks = {**holds_books(local, dropped, receipts), **holds_costs(local, dropped, receipts)}
+        good = told(checks)
     say(f"\n{'Done' if good else 'NOT as promised'}: {len(receipts)} receipts in {time.monotonic() - began:.0f} s.")
     return 0 if good else 1
 
 
 def drops() -> list[Drop]:
-    """Return the uploads: an Azure sheet in two zipped parts, an AWS sheet, and one that a spreadsheet spoiled."""
+    """Return the uploads: three price sheets, one of them spoiled by a spreadsheet, and costs in two forms."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as sheet:
         for part in ("azure_ea_part_1.csv", "azure_ea_part_2.csv"):
@@ -73,7 +82,33 @@ def drops() -> list[Drop]:
             (EXAMPLES / "azure_saved_by_a_spreadsheet.csv").read_bytes(),
             "rejected",
         ),
+        Drop(
+            "Costs in FOCUS 1.0, as AWS exports them, for one CloudZero connection",
+            f"incoming/billing/{CONNECTIONS[0]}/{month()}/focus.csv",
+            this_month("costs_focus.csv"),
+            "delivered",
+            connection=CONNECTIONS[0],
+        ),
+        Drop(
+            "Costs in the Common Bill Format for another one; one row has an amount in euros",
+            f"incoming/billing/{CONNECTIONS[1]}/{month()}/snowflake.csv",
+            this_month("costs_cbf.csv"),
+            "partly_delivered",
+            connection=CONNECTIONS[1],
+        ),
     ]
+
+
+def month() -> str:
+    """Return this month, which may be replaced whatever day it is."""
+    return f"{datetime.now(UTC):%Y-%m}"
+
+
+def this_month(name: str) -> bytes:
+    """Return an example whose costs are of February 2026 as if they were of this month."""
+    following = datetime.now(UTC).replace(day=1) + timedelta(days=31)
+    text = (EXAMPLES / name).read_text(encoding="utf-8")
+    return text.replace("2026-03-", f"{following:%Y-%m}-").replace("2026-02-", f"{month()}-").encode()
 
 
 def shown(local: Local, number: int, drop: Drop) -> dict[str, Any]:
@@ -95,7 +130,7 @@ def final_receipt(local: Local, version: str) -> dict[str, Any]:
     s3 = local.stack.client("s3")
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
-        listed = s3.list_objects_v2(Bucket=local.drops_bucket, Prefix="receipts/price-books/")
+        listed = s3.list_objects_v2(Bucket=local.drops_bucket, Prefix="receipts/")
         for entry in listed.get("Contents", []):
             body = s3.get_object(Bucket=local.drops_bucket, Key=entry["Key"])["Body"].read()
             receipt: dict[str, Any] = json.loads(body)
@@ -103,7 +138,8 @@ def final_receipt(local: Local, version: str) -> dict[str, Any]:
                 return {**receipt, "stands_at": f"s3://{local.drops_bucket}/{entry['Key']}"}
         time.sleep(0.2)
     msg = f"no receipt within {PATIENCE_S:.0f} s; the functions say:\n"
-    logs = [local.stack.logs(name) for name in ("PriceBookPrepareFunction", "InfracostDeliverFunction")]
+    names = ("PriceBookPrepare", "InfracostDeliver", "BillingDropPrepare", "CloudZeroDeliver")
+    logs = [local.stack.logs(f"{name}Function") for name in names]
     raise TimeoutError(msg + "\n".join(logs)[-4000:])
 
 
@@ -117,16 +153,19 @@ def abridged(receipt: dict[str, Any]) -> dict[str, Any]:
         "outcome": receipt["outcome"],
         **({"reason": receipt["reason"]} if receipt["reason"] else {}),
         "rows": receipt["rows"],
+        **({"money": receipt["money"]} if receipt["money"]["in"] is not None else {}),
         **({"filtered_by": receipt["filtered_by"]} if receipt["filtered_by"] else {}),
         "units": units,
+        **({"rejected_rows": receipt["rejected_rows"]} if receipt["rejected_rows"] else {}),
+        **({"next_command": receipt["next_command"]} if receipt["outcome"] == "partly_delivered" else {}),
         "stands_at": receipt["stands_at"],
     }
 
 
-def holds(local: Local, receipts: list[dict[str, Any]]) -> bool:
-    """Print what the vendor holds now, and return whether it agrees with every receipt."""
+def holds_books(local: Local, dropped: list[Drop], receipts: list[dict[str, Any]]) -> dict[str, bool]:
+    """Print what Infracost holds now, and return whether it agrees with every receipt."""
     if local.standin is None:
-        return True
+        return {}
     state = local.standin.state()
     say(f"\n{'-' * WIDTH}\nWhat the Infracost stand-in holds now:")
     books = {book["id"]: book for book in state["price_books"]}
@@ -137,8 +176,8 @@ def holds(local: Local, receipts: list[dict[str, Any]]) -> bool:
     for organization in state["organizations"]:
         say(f"   organization {organization['id']} ({organization['name']}) uses {organization['customPriceBookId']}")
     active = {organization["id"]: organization["customPriceBookId"] for organization in state["organizations"]}
-    checks = {"the stand-in saw no call that breaks its contract": not state["violations"]}
-    for drop, receipt in zip(drops(), receipts, strict=True):
+    checks = {"Infracost saw no call that breaks its contract": not state["violations"]}
+    for drop, receipt in zip(dropped, receipts, strict=True):
         rows = receipt["rows"]
         law = rows["in"] == rows["accepted"] + rows["filtered"] + rows["rejected"] + rows["owed"]
         checks[f"{drop.key}: {drop.outcome}"] = receipt["outcome"] == drop.outcome
@@ -150,6 +189,36 @@ def holds(local: Local, receipts: list[dict[str, Any]]) -> bool:
                 arrived == rows["accepted"] > 0
             )
     checks["two price books were made, none for the bad sheet"] = len(books) == 2  # noqa: PLR2004 -- the two good drops
+    return checks
+
+
+def holds_costs(local: Local, dropped: list[Drop], receipts: list[dict[str, Any]]) -> dict[str, bool]:
+    """Print what CloudZero holds now, and return whether rows and money agree with every receipt to the cent."""
+    if local.cloudzero is None:
+        return {}
+    state = local.cloudzero.state()
+    say("\nWhat the CloudZero stand-in holds now:")
+    checks = {"CloudZero saw no call that breaks its contract": not state["violations"]}
+    for drop, receipt in zip(dropped, receipts, strict=True):
+        if not drop.connection:
+            continue
+        held = state["drops"][drop.connection][month()]
+        money = receipt["money"]
+        say(f"   connection {drop.connection} {month()} {held['count']:5} rows")
+        for column, total in held["totals"].items():
+            say(f"      {column:32} {total:>18} US dollars")
+            sent = Decimal(money["by_column"][column]["sent"])
+            read_back = Decimal(money["by_column"][column]["read_back"])
+            checks[f"{drop.key}: {column} sent = read back = held, {sent} dollars"] = (
+                sent == read_back == Decimal(total)
+            )
+        accepted = receipt["rows"]["accepted"]
+        checks[f"{drop.key}: CloudZero holds the {accepted} rows accepted"] = held["count"] == accepted > 0
+    return checks
+
+
+def told(checks: dict[str, bool]) -> bool:
+    """Print the checks; return whether all of them passed."""
     say("")
     for check, passed in checks.items():
         say(f"   {'ok  ' if passed else 'FAIL'} {check}")

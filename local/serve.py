@@ -1,4 +1,4 @@
-"""The stack with everything around it that makes a drop end in a receipt: stand-in, secret, relay.yaml, short waits."""
+"""The stack and all that it takes to make a drop end in a receipt: stand-ins, secrets, relay.yaml, short waits."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from local.bootstrap import ROOT
 from local.stack import Stack, StackError
+from local.standins.cloudzero import CONNECTIONS, CloudZeroStandIn
 from local.standins.infracost import (
     AWS_ORGANIZATION,
     AZURE_ORGANIZATION,
@@ -25,15 +26,20 @@ from local.standins.infracost import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from local.standins.cloudzero_account import Contract
+
 HIGHEST_PORT = 65_535
 CONFIG_S = 30.0
-PORTS = 2
-"""How many ports ``RELAY_PORT_BASE`` counts from: AWS, Infracost."""
+PORTS = 3
+"""How many ports ``RELAY_PORT_BASE`` counts from: AWS, Infracost, CloudZero."""
 
 SLUG = "acme"
 SLUGS = {PRIMARY_ORGANIZATION: SLUG, **ORGANIZATIONS}
 """Name of each organization, which its slug is made of."""
 INFRACOST_SECRET = "infracost/default"  # noqa: S105 - the secret's name
+CLOUDZERO_SECRET = "cloudzero"  # noqa: S105 - the secret's name
+CONTRACTS = ("auto", "openapi", "live")
+"""What ``CLOUDZERO_CONTRACT`` may name; with ``auto`` the stack finds out by itself."""
 
 PARAMETERS = {
     "InfracostEnterpriseId": ENTERPRISE,
@@ -44,6 +50,7 @@ PARAMETERS = {
     "PollFirstSeconds": "1",
     "PollCapSeconds": "2",
     "PollEndSeconds": "60",
+    "ReadBackEndSeconds": "10",
     "RetryFirstSeconds": "1",
     "RetryCapSeconds": "2",
 }
@@ -62,6 +69,12 @@ class Settings:
     """Another server instead of the stand-in."""
     infracost_api_token: str = ""
     """Stands in the stack's secret; a made-up one when empty."""
+    cloudzero_api_url: str = ""
+    """Another server instead of the stand-in."""
+    cloudzero_api_key: str = ""
+    """Stands in the stack's secret; a made-up one when empty."""
+    cloudzero_contract: str = "auto"
+    """One of CONTRACTS; the stand-in speaks ``live`` unless ``openapi`` is named."""
     relay_config: Path = ROOT / "local" / "relay.yaml"
     port_base: int = 0
     """0: free ports."""
@@ -73,10 +86,19 @@ class Settings:
         if not config.is_file():
             raise SettingsError(f"RELAY_CONFIG: there is no file {config}")
         base = environ.get("RELAY_PORT_BASE") or "0"
-        if not base.isdecimal() or int(base) > HIGHEST_PORT - PORTS:
+        if not base.isdecimal() or int(base) + PORTS - 1 > HIGHEST_PORT:
             raise SettingsError(f"RELAY_PORT_BASE: {base!r} is no port")
+        contract = environ.get("CLOUDZERO_CONTRACT") or cls.cloudzero_contract
+        if contract not in CONTRACTS:
+            raise SettingsError(f"CLOUDZERO_CONTRACT: {contract!r} is none of {', '.join(CONTRACTS)}")
         return cls(
-            environ.get("INFRACOST_API_URL", ""), environ.get("INFRACOST_API_TOKEN", ""), config, port_base=int(base)
+            infracost_api_url=environ.get("INFRACOST_API_URL", ""),
+            infracost_api_token=environ.get("INFRACOST_API_TOKEN", ""),
+            cloudzero_api_url=environ.get("CLOUDZERO_API_URL", ""),
+            cloudzero_api_key=environ.get("CLOUDZERO_API_KEY", ""),
+            cloudzero_contract=contract,
+            relay_config=config,
+            port_base=int(base),
         )
 
     def port(self, offset: int) -> int:
@@ -91,6 +113,9 @@ class Local:
     stack: Stack
     infracost_api_url: str
     standin: InfracostStandIn | None
+    """None when another server takes its place."""
+    cloudzero_api_url: str
+    cloudzero: CloudZeroStandIn | None
     """None when another server takes its place."""
 
     @property
@@ -107,6 +132,7 @@ class Local:
             "secret_key": self.stack.secret_key,
             "drops_bucket": self.drops_bucket,
             "infracost": self.infracost_api_url,
+            "cloudzero": self.cloudzero_api_url,
         }
 
 
@@ -114,18 +140,30 @@ class Local:
 def serving(settings: Settings, parameters: Mapping[str, str] | None = None) -> Iterator[Local]:
     """Start everything, yield it, and stop everything, whatever happens; *parameters* go over the local defaults."""
     token = settings.infracost_api_token or secrets.token_urlsafe(24)
+    key = settings.cloudzero_api_key or secrets.token_urlsafe(24)
     with ExitStack() as running:
-        standin = None
-        api_url = settings.infracost_api_url
-        if not api_url:
-            standin = running.enter_context(
+        infracost, infracost_url = None, settings.infracost_api_url
+        if not infracost_url:
+            infracost = running.enter_context(
                 InfracostStandIn(tokens=[token], organizations=SLUGS, port=settings.port(1))
             )
-            api_url = standin.api_url
-        wanted = PARAMETERS | {"InfracostApiUrl": api_url} | dict(parameters or {})
-        stack = running.enter_context(Stack.start(wanted, port=settings.port(0)))
-        stack.client("secretsmanager").create_secret(Name=INFRACOST_SECRET, SecretString=token)
-        local = Local(stack, api_url, standin)
+            infracost_url = infracost.api_url
+        cloudzero, cloudzero_url = None, settings.cloudzero_api_url
+        if not cloudzero_url:
+            speaks: Contract = "openapi" if settings.cloudzero_contract == "openapi" else "live"
+            cloudzero = running.enter_context(
+                CloudZeroStandIn(speaks, keys=[key], connections=CONNECTIONS, port=settings.port(2))
+            )
+            cloudzero_url = cloudzero.api_url
+        vendors = {
+            "InfracostApiUrl": infracost_url,
+            "CloudZeroApiUrl": cloudzero_url,
+            "CloudZeroContract": settings.cloudzero_contract,
+        }
+        stack = running.enter_context(Stack.start(PARAMETERS | vendors | dict(parameters or {}), port=settings.port(0)))
+        for name, value in ((INFRACOST_SECRET, token), (CLOUDZERO_SECRET, key)):
+            stack.client("secretsmanager").create_secret(Name=name, SecretString=value)
+        local = Local(stack, infracost_url, infracost, cloudzero_url, cloudzero)
         _put_config(local, settings.relay_config)
         yield local
 

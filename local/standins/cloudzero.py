@@ -18,7 +18,7 @@ import argparse
 from typing import TYPE_CHECKING, Any, get_args
 
 from local.standins import faults
-from local.standins.cloudzero_account import CONNECTION, Account, Config, Contract, Key
+from local.standins.cloudzero_account import CONNECTION, CONNECTIONS, Account, Config, Contract, Key
 from local.standins.cloudzero_costs import Costs
 from local.standins.cloudzero_document import SampledDocument
 from local.standins.cloudzero_drops import Drops, Turns
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from local.standins.document import Operation
 
-__all__ = ["CONNECTION", "KEY", "CloudZeroStandIn"]
+__all__ = ["CONNECTION", "CONNECTIONS", "KEY", "CloudZeroStandIn"]
 
 KEY = "standin-cloudzero-key"
 """Made up, good at the stand-in only."""

@@ -22,6 +22,8 @@ Contract = Literal["openapi", "live"]
 IDEMPOTENCY_KEY = "cloudzero-idempotency-key"
 TEST_KEY = "cloudzero-test-key"
 CONNECTION = "c1000000-0000-4000-8000-000000000001"
+CONNECTIONS = tuple(f"c1000000-0000-4000-8000-00000000000{number}" for number in range(1, 10))
+"""What the stack on one machine knows: one for each source of costs, as tenants have them."""
 """The AnyCost Stream connection that is there when nothing else is said."""
 MAX_BODY_BYTES = 5_000_000
 """Of a drop, and of a telemetry request."""

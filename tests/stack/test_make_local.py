@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,15 +24,15 @@ if TYPE_CHECKING:
 
 PROC = Path("/proc")
 STOP_S = 10.0
-KEYS = ["aws", "region", "access_key", "secret_key", "drops_bucket", "infracost"]
+KEYS = ["aws", "region", "access_key", "secret_key", "drops_bucket", "infracost", "cloudzero"]
+OURS = ("AWS_", "INFRACOST_", "CLOUDZERO_", "RELAY_", "MAKE")
+"""How the names of variables begin that would reach into what is started."""
 
 
 @contextlib.contextmanager
 def started(**environ: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
     """`make local`'s process and its line of JSON."""
-    kept = {
-        key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "INFRACOST_", "RELAY_", "MAKE"))
-    }
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(OURS)}
     process = subprocess.Popen(
         [sys.executable, "-m", "local"],
         cwd=ROOT,
@@ -114,32 +115,92 @@ def test_killed_outright_it_leaves_no_process_and_no_server_folder(tmp_path: Pat
             time.sleep(0.05)
 
 
-def test_the_environment_names_ports_server_token_and_config(tmp_path: Path) -> None:
+def client(service: str, line: dict[str, Any]) -> Any:  # noqa: ANN401 -- botocore makes its clients at run time
+    """An AWS client made of nothing but the line of JSON."""
+    session: Any = boto3.Session(line["access_key"], line["secret_key"], region_name=line["region"])
+    return session.client(service, endpoint_url=line["aws"])
+
+
+def secret(name: str, line: dict[str, Any]) -> str:
+    """What stands in a secret of the stack."""
+    return str(client("secretsmanager", line).get_secret_value(SecretId=name)["SecretString"])
+
+
+def variables(service: str, line: dict[str, Any]) -> dict[str, str]:
+    """The environment of the function of *service*."""
+    for function in client("lambda", line).list_functions()["Functions"]:
+        found: dict[str, str] = function["Environment"]["Variables"]
+        if found["POWERTOOLS_SERVICE_NAME"] == service:
+            return found
+    raise AssertionError(f"no function is {service}")
+
+
+def asked(line: dict[str, Any]) -> dict[str, Any]:
+    """What CloudZero, wherever it is, answers to the question that tells the contracts apart."""
+    key = secret("cloudzero", line)
+    request = urllib.request.Request(f"{line['cloudzero']}/v2/billing/dimensions", headers={"Authorization": key})  # noqa: S310 -- ours, http
+    with urllib.request.urlopen(request, timeout=STOP_S) as answer:  # noqa: S310 -- ours, http
+        found: dict[str, Any] = json.load(answer)
+        return found
+
+
+def test_the_environment_names_ports_servers_credentials_and_config(tmp_path: Path) -> None:
     config = tmp_path / "relay.yaml"
     config.write_text("version: 1\n# mine\n")
     port = free_port()
     environ = {
         "INFRACOST_API_URL": "http://127.0.0.1:9/v1",
         "INFRACOST_API_TOKEN": "a-token-of-mine",
+        "CLOUDZERO_API_URL": "http://127.0.0.1:9",
+        "CLOUDZERO_API_KEY": "a-key-of-mine",
+        "CLOUDZERO_CONTRACT": "openapi",
         "RELAY_CONFIG": str(config),
         "RELAY_PORT_BASE": str(port),
     }
     with started(**environ) as (process, line):
         assert line["aws"] == f"http://127.0.0.1:{port}"
         assert line["infracost"] == "http://127.0.0.1:9/v1"
-        session = boto3.Session(line["access_key"], line["secret_key"], region_name=line["region"])
-        secrets = session.client("secretsmanager", endpoint_url=line["aws"])
-        assert secrets.get_secret_value(SecretId="infracost/default")["SecretString"] == "a-token-of-mine"
-        stored = session.client("s3", endpoint_url=line["aws"]).get_object(
-            Bucket=line["drops_bucket"], Key="config/relay.yaml"
-        )
+        assert line["cloudzero"] == "http://127.0.0.1:9"
+        assert secret("infracost/default", line) == "a-token-of-mine"
+        assert secret("cloudzero", line) == "a-key-of-mine"
+        for service in ("billing-drop-prepare", "cloudzero-deliver"):
+            told = variables(service, line)
+            assert (told["CLOUDZERO_API_URL"], told["CLOUDZERO_CONTRACT"]) == ("http://127.0.0.1:9", "openapi")
+        stored = client("s3", line).get_object(Bucket=line["drops_bucket"], Key="config/relay.yaml")
         assert stored["Body"].read() == config.read_bytes()
         process.terminate()
         assert process.wait(STOP_S) == 0
 
 
 @pytest.mark.parametrize(
-    "environ", [{"RELAY_CONFIG": "nowhere/relay.yaml"}, {"RELAY_PORT_BASE": "http"}, {"RELAY_PORT_BASE": "65535"}]
+    ("environ", "speaks", "told"),
+    [
+        ({}, "dimensions", "auto"),
+        ({"CLOUDZERO_API_KEY": "a-key-of-mine", "CLOUDZERO_CONTRACT": "openapi"}, "data", "openapi"),
+    ],
+)
+def test_the_stand_in_of_cloudzero_knows_the_key_and_speaks_the_contract(
+    environ: dict[str, str], speaks: str, told: str
+) -> None:
+    with started(**environ) as (process, line):
+        assert list(asked(line)) == [speaks]
+        key = secret("cloudzero", line)
+        assert key
+        assert key == environ.get("CLOUDZERO_API_KEY", key)
+        deliver = variables("cloudzero-deliver", line)
+        assert (deliver["CLOUDZERO_API_URL"], deliver["CLOUDZERO_CONTRACT"]) == (line["cloudzero"], told)
+        process.terminate()
+        assert process.wait(STOP_S) == 0
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"RELAY_CONFIG": "nowhere/relay.yaml"},
+        {"RELAY_PORT_BASE": "http"},
+        {"RELAY_PORT_BASE": "65534"},
+        {"CLOUDZERO_CONTRACT": "seed"},
+    ],
 )
 def test_an_impossible_setting_is_refused_in_one_line(environ: dict[str, str]) -> None:
     done = subprocess.run(

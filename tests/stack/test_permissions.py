@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.exceptions import ClientError
@@ -10,6 +10,8 @@ from botocore.exceptions import ClientError
 from tests.stack.probes import probe
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from local.stack import Stack
 
 CALLER = """
@@ -24,24 +26,164 @@ CALLER = """
             return error.response["Error"]["Code"] + ": " + error.response["Error"]["Message"]
         return "allowed"
 """
-TOKEN = {"service": "secretsmanager", "method": "get_secret_value", "arguments": {"SecretId": "infracost/default"}}
+INFRACOST = "infracost/default"
+CLOUDZERO = "cloudzero"
+DELIVERY = "d1"
 
 
-def test_only_the_function_that_delivers_can_read_the_vendors_credential(stack: Stack) -> None:
-    with probe(stack, CALLER, role_of="InfracostDeliverFunction") as deliver:
-        assert deliver(TOKEN) == "allowed"
-    with probe(stack, CALLER, role_of="PriceBookPrepareFunction") as prepare:
-        refusal = prepare(TOKEN)
-    assert refusal.startswith("AccessDenied")
-    assert stack.resources["PriceBookPrepareRole"] in refusal
+def secret(name: str) -> dict[str, Any]:
+    """The call that reads a secret."""
+    return {"service": "secretsmanager", "method": "get_secret_value", "arguments": {"SecretId": name}}
 
 
-@pytest.mark.parametrize("key", ["incoming/price-books/aws/made-up.csv", "config/relay.yaml", "state/x.json"])
-def test_no_function_can_write_where_a_drop_would_start_it_again(stack: Stack, key: str) -> None:
-    arguments = {"Bucket": stack.outputs["DropsBucket"], "Key": key, "Body": ""}
-    with probe(stack, CALLER, role_of="PriceBookPrepareFunction") as prepare:
-        refusal = prepare({"service": "s3", "method": "put_object", "arguments": arguments})
-    assert refusal.startswith("AccessDenied")
+def s3(method: str, bucket: str, key: str, **more: str) -> dict[str, Any]:
+    """A call that reads or writes an object."""
+    return {"service": "s3", "method": method, "arguments": {"Bucket": bucket, "Key": key, **more}}
+
+
+def message(url: str, **more: str) -> dict[str, Any]:
+    """The call that puts a message, which nobody understands, into a queue."""
+    return {"service": "sqs", "method": "send_message", "arguments": {"QueueUrl": url, "MessageBody": "{}", **more}}
+
+
+@pytest.fixture
+def there(stack: Stack) -> Iterator[None]:
+    """Objects where nothing starts when they are written."""
+    drops, spool = stack.outputs["DropsBucket"], stack.outputs["SpoolBucket"]
+    kept = [(drops, "state/billing/made-up.json"), (spool, "billing/made-up"), (spool, "price-books/made-up")]
+    for bucket, key in kept:
+        stack.client("s3").put_object(Bucket=bucket, Key=key, Body=b"")
+    yield
+    for bucket, key in kept:
+        stack.client("s3").delete_object(Bucket=bucket, Key=key)
+
+
+@pytest.mark.parametrize(
+    ("deliver", "prepare", "own", "other"),
+    [
+        ("InfracostDeliver", "PriceBookPrepare", INFRACOST, CLOUDZERO),
+        ("CloudZeroDeliver", "BillingDropPrepare", CLOUDZERO, INFRACOST),
+    ],
+)
+def test_only_the_function_that_delivers_can_read_the_vendors_credential(
+    stack: Stack, deliver: str, prepare: str, own: str, other: str
+) -> None:
+    with probe(stack, CALLER, role_of=f"{deliver}Function") as delivering:
+        assert delivering(secret(own)) == "allowed"
+        assert delivering(secret(other)).startswith("AccessDenied")
+    for name in (prepare, "Release", "ConfigCheck"):
+        with probe(stack, CALLER, role_of=f"{name}Function") as reading:
+            refusal = reading(secret(own))
+        assert refusal.startswith("AccessDenied")
+        assert stack.resources[f"{name}Role"] in refusal
+
+
+def test_the_credential_of_cloudzero_opens_by_its_exact_name_only(stack: Stack) -> None:
+    secrets = stack.client("secretsmanager")
+    others = ("cloudzero-billing", "cloudzero-abcdef", "cloudzero/other", "cloudzero2")
+    for name in others:
+        secrets.create_secret(Name=name, SecretString="made-up")
+    try:
+        with probe(stack, CALLER, role_of="CloudZeroDeliverFunction") as deliver:
+            for name in others:
+                assert deliver(secret(name)).startswith("AccessDenied"), name
+    finally:
+        for name in others:
+            secrets.delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
+
+
+@pytest.mark.usefixtures("there")
+def test_what_delivers_billing_drops_reads_and_cuts_what_was_prepared_and_never_what_was_dropped(
+    stack: Stack,
+) -> None:
+    drops, spool = stack.outputs["DropsBucket"], stack.outputs["SpoolBucket"]
+    with probe(stack, CALLER, role_of="CloudZeroDeliverFunction") as deliver:
+        assert deliver(s3("get_object", spool, "billing/made-up")) == "allowed"
+        assert deliver(s3("put_object", spool, "billing/made-up", Body="")) == "allowed"
+        assert deliver(s3("get_object", drops, "state/billing/made-up.json")) == "allowed"
+        assert deliver(s3("put_object", drops, "state/billing/made-up.json", Body="")) == "allowed"
+        for refused in (
+            s3("get_object", drops, "incoming/billing/c/2026-02/made-up.csv"),
+            s3("get_object", drops, "plan/billing/c/2026-02/made-up.csv"),
+            s3("get_object", drops, f"incoming/release/{DELIVERY}.json"),
+            s3("get_object", drops, "config/relay.yaml"),
+            s3("get_object", spool, "price-books/made-up"),
+            s3("get_object", drops, "rejected/made-up.csv"),
+            s3("put_object", drops, "rejected/made-up.csv", Body=""),
+            s3("put_object", drops, "state/made-up.json", Body=""),
+            s3("put_object", spool, "price-books/made-up", Body=""),
+        ):
+            assert deliver(refused).startswith("AccessDenied"), refused
+
+
+@pytest.mark.usefixtures("there")
+def test_what_prepares_billing_drops_reads_those_only_and_takes_nothing_out_of_the_spool(
+    stack: Stack,
+) -> None:
+    drops, spool = stack.outputs["DropsBucket"], stack.outputs["SpoolBucket"]
+    with probe(stack, CALLER, role_of="BillingDropPrepareFunction") as prepare:
+        # Allowed to look, so that what is gone is known to be gone.
+        for key in ("incoming/billing/c/2026-02/made-up.csv", "rejected/made-up.csv"):
+            assert prepare(s3("get_object", drops, key)).startswith("NoSuchKey")
+        assert prepare(s3("put_object", drops, "state/billing/made-up.json", Body="")) == "allowed"
+        for refused in (
+            s3("get_object", drops, "incoming/price-books/aws/made-up.csv"),
+            s3("get_object", drops, f"incoming/release/{DELIVERY}.json"),
+            s3("get_object", spool, "billing/made-up"),
+            s3("put_object", spool, "price-books/made-up", Body=""),
+            s3("put_object", drops, "state/made-up.json", Body=""),
+        ):
+            assert prepare(refused).startswith("AccessDenied"), refused
+
+
+@pytest.mark.usefixtures("there")
+def test_what_takes_decisions_reads_decisions_only(stack: Stack) -> None:
+    drops, spool = stack.outputs["DropsBucket"], stack.outputs["SpoolBucket"]
+    with probe(stack, CALLER, role_of="ReleaseFunction") as release:
+        assert release(s3("get_object", drops, f"incoming/release/{DELIVERY}.json")).startswith("NoSuchKey")
+        for refused in (
+            s3("get_object", drops, "incoming/billing/c/2026-02/made-up.csv"),
+            s3("get_object", drops, "state/billing/made-up.json"),
+            s3("get_object", spool, "billing/made-up"),
+            s3("put_object", spool, "billing/made-up", Body=""),
+        ):
+            assert release(refused).startswith("AccessDenied"), refused
+
+
+@pytest.mark.parametrize(
+    ("function", "to", "stranger"),
+    [
+        ("BillingDropPrepare", "CloudZeroDeliverQueue", "InfracostDeliverQueue"),
+        ("CloudZeroDeliver", "BillingDropPrepareQueue", "InfracostDeliverQueue"),
+        ("Release", "CloudZeroDeliverQueue", "BillingDropPrepareQueue"),
+    ],
+)
+def test_a_function_hands_over_to_the_queue_that_it_is_told_and_to_no_other(
+    stack: Stack, function: str, to: str, stranger: str
+) -> None:
+    order = {"MessageGroupId": "made-up", "MessageDeduplicationId": function}
+    with probe(stack, CALLER, role_of=f"{function}Function") as sender:
+        for queue, allowed in ((to, True), (stranger, False)):
+            url = stack.resources[queue]
+            answer = sender(message(url, **(order if url.endswith(".fifo") else {})))
+            assert (answer == "allowed") is allowed, answer
+
+
+WATCHED = [
+    "incoming/price-books/aws/made-up.csv",
+    "incoming/billing/c/2026-02/made-up.csv",
+    "incoming/release/made-up.json",
+    "plan/billing/c/2026-02/made-up.csv",
+    "config/relay.yaml",
+]
+
+
+@pytest.mark.parametrize("function", ["PriceBookPrepare", "BillingDropPrepare", "CloudZeroDeliver", "Release"])
+def test_no_function_can_write_where_a_drop_would_start_it_again(stack: Stack, function: str) -> None:
+    with probe(stack, CALLER, role_of=f"{function}Function") as writer:
+        for key in (*WATCHED, "state/x.json"):
+            refusal = writer(s3("put_object", stack.outputs["DropsBucket"], key, Body=""))
+            assert refusal.startswith("AccessDenied"), key
 
 
 def test_a_key_that_nobody_has_been_given_opens_nothing(stack: Stack) -> None:

@@ -374,6 +374,8 @@ LIVE_ONLY = {
     "billing_drop_rows",
     "validate_billing_drop",
 }
+BY_HOUR = {"billing_drop_hours"}
+"""Makes the call of `billing_drop_rows`, and reads its answer in another way."""
 INFRACOST_DOCUMENT = Document(
     "infracost", "Infracost", INFRACOST, INFRACOST_MAKERS, Infracost, frozenset({"set_allowed_values", "close"})
 )
@@ -383,10 +385,10 @@ OPENAPI_DOCUMENT = Document(
     OPENAPI,
     OPENAPI_MAKERS,
     CloudZero,
-    frozenset(BODIES | LIVE_ONLY),
+    frozenset(BODIES | LIVE_ONLY | BY_HOUR),
 )
 LIVE_DOCUMENT = Document(
-    "cloudzero-live", "CloudZero, contract `live`", LIVE, LIVE_MAKERS, CloudZero, frozenset(BODIES)
+    "cloudzero-live", "CloudZero, contract `live`", LIVE, LIVE_MAKERS, CloudZero, frozenset(BODIES | BY_HOUR)
 )
 DOCUMENTS = (INFRACOST_DOCUMENT, OPENAPI_DOCUMENT, LIVE_DOCUMENT)
 

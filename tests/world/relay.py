@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import boto3
 from finops_relay.aws.bus import EventBus
@@ -57,29 +57,25 @@ class Metrics:
         self.counts[name] = self.counts.get(name, 0) + value
 
 
-@dataclass
-class World:
-    """What the tests hold in their hands."""
+@dataclass(kw_only=True)
+class Aws:
+    """AWS in this process, and a clock that tests turn."""
 
-    vendor: InfracostStandIn
     s3: Any
     sqs: Any
+    dynamodb: Any
     ledger: DynamoLedger
     ports: Ports
     metrics: Metrics
     time: list[datetime]
     defaults: Defaults = DEFAULTS
     waits: Waits = field(default_factory=lambda: Waits(10, 900))
-    polling: Polling = field(default_factory=lambda: Polling(10, 300, 86_400))
     remaining: list[float] = field(default_factory=lambda: [900.0])
     sequencer: int = 0x0055AED6DCD90281E5
     waited: list[Wait] = field(default_factory=list)
-    token: list[str] = field(default_factory=lambda: [TOKEN])
     token_reads: list[bool] = field(default_factory=list)
     timeouts: Timeouts = field(default_factory=lambda: Timeouts(connect_s=2, read_s=2, total_s=5))
     wire: Any = field(default_factory=new_wire)
-
-    # --- dropping ---------------------------------------------------------------------------------------------------
 
     def drop(self, key: str, body: bytes, bucket: str = DROPS) -> ObjectVersion:
         """Upload a file; return what S3's event would name."""
@@ -95,6 +91,62 @@ class World:
             f"{self.sequencer:018X}",
             self.time[0],
         )
+
+    def receipt(self, delivery: Delivery) -> dict[str, Any]:
+        """Return the receipt that stands in the bucket."""
+        body = self.s3.get_object(Bucket=DROPS, Key=delivery.receipt_key)["Body"].read()
+        receipt: dict[str, Any] = json.loads(body)
+        rows = receipt["rows"]
+        assert rows["in"] == rows["accepted"] + rows["filtered"] + rows["rejected"] + rows["owed"]
+        return receipt
+
+    def receipts(self) -> list[dict[str, Any]]:
+        """Return every receipt in the bucket."""
+        keys = self.keys(DROPS, "receipts/")
+        return [json.loads(self.s3.get_object(Bucket=DROPS, Key=key)["Body"].read()) for key in keys]
+
+    def keys(self, bucket: str, prefix: str = "") -> list[str]:
+        """Return the keys in a bucket."""
+        found = self.s3.list_objects_v2(Bucket=bucket, Prefix=prefix)
+        return [entry["Key"] for entry in found.get("Contents", [])]
+
+    def text(self, key: str, bucket: str = DROPS) -> bytes:
+        """Return an object's bytes."""
+        body: bytes = self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+        return body
+
+    def queued(self) -> list[dict[str, Any]]:
+        """Take and return the messages in the vendor's queue."""
+        found = []
+        while batch := self.sqs.receive_message(QueueUrl=FIFO, MaxNumberOfMessages=10, AttributeNames=["All"]).get(
+            "Messages"
+        ):
+            for message in batch:
+                found.append(message)
+                self.sqs.delete_message(QueueUrl=FIFO, ReceiptHandle=message["ReceiptHandle"])
+        return found
+
+    def with_ports(self, wrap: Callable[[str, Any], Any]) -> Ports:
+        """Return the ports with each one but the clock wrapped."""
+        names = ("ledger", "drops", "spool", "queue", "bus", "metrics")
+        return replace(self.ports, **{name: wrap(name, getattr(self.ports, name)) for name in names})
+
+    def with_ledger(self, table: str) -> Self:
+        """Return the same with a ledger of its own, which is empty."""
+        make_ledger(self.dynamodb, table)
+        ledger = DynamoLedger(self.dynamodb, table, 400, lambda: self.time[0])
+        return replace(self, ledger=ledger, ports=replace(self.ports, ledger=ledger))
+
+
+@dataclass(kw_only=True)
+class World(Aws):
+    """What the tests of Infracost's deliveries hold in their hands."""
+
+    vendor: InfracostStandIn
+    polling: Polling = field(default_factory=lambda: Polling(10, 300, 86_400))
+    token: list[str] = field(default_factory=lambda: [TOKEN])
+
+    # --- dropping ---------------------------------------------------------------------------------------------------
 
     def prepare(self, source: ObjectVersion, ports: Ports | None = None) -> Delivery | None:
         """Run the preparing job once."""
@@ -145,29 +197,6 @@ class World:
 
     # --- looking ----------------------------------------------------------------------------------------------------
 
-    def receipt(self, delivery: Delivery) -> dict[str, Any]:
-        """Return the receipt that stands in the bucket."""
-        body = self.s3.get_object(Bucket=DROPS, Key=delivery.receipt_key)["Body"].read()
-        receipt: dict[str, Any] = json.loads(body)
-        rows = receipt["rows"]
-        assert rows["in"] == rows["accepted"] + rows["filtered"] + rows["rejected"] + rows["owed"]
-        return receipt
-
-    def receipts(self) -> list[dict[str, Any]]:
-        """Return every receipt in the bucket."""
-        keys = self.keys(DROPS, "receipts/")
-        return [json.loads(self.s3.get_object(Bucket=DROPS, Key=key)["Body"].read()) for key in keys]
-
-    def keys(self, bucket: str, prefix: str = "") -> list[str]:
-        """Return the keys in a bucket."""
-        found = self.s3.list_objects_v2(Bucket=bucket, Prefix=prefix)
-        return [entry["Key"] for entry in found.get("Contents", [])]
-
-    def text(self, key: str, bucket: str = DROPS) -> bytes:
-        """Return an object's bytes."""
-        body: bytes = self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-        return body
-
     def state(self) -> dict[str, Any]:
         """Return what the vendor holds, and check that nothing broke its contract."""
         state: dict[str, Any] = self.vendor.state()
@@ -182,22 +211,6 @@ class World:
         }
         return found[organization]
 
-    def queued(self) -> list[dict[str, Any]]:
-        """Take and return the messages in the vendor's queue."""
-        found = []
-        while batch := self.sqs.receive_message(QueueUrl=FIFO, MaxNumberOfMessages=10, AttributeNames=["All"]).get(
-            "Messages"
-        ):
-            for message in batch:
-                found.append(message)
-                self.sqs.delete_message(QueueUrl=FIFO, ReceiptHandle=message["ReceiptHandle"])
-        return found
-
-    def with_ports(self, wrap: Callable[[str, Any], Any]) -> Ports:
-        """Return the ports with each one but the clock wrapped."""
-        names = ("ledger", "drops", "spool", "queue", "bus", "metrics")
-        return replace(self.ports, **{name: wrap(name, getattr(self.ports, name)) for name in names})
-
 
 @cache
 def _client(service: str) -> Any:  # noqa: ANN401 -- boto3's clients are made by name
@@ -206,21 +219,26 @@ def _client(service: str) -> Any:  # noqa: ANN401 -- boto3's clients are made by
     return make(service, REGION)
 
 
+def make_ledger(dynamodb: Any, table: str) -> None:  # noqa: ANN401 -- boto3's clients are made by name
+    """Make the table of a ledger."""
+    dynamodb.create_table(
+        TableName=table,
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+    )
+
+
 @contextmanager
-def world(**behaviour: Any) -> Iterator[World]:  # noqa: ANN401 -- checked by the stand-in
-    """Make a world; *behaviour* is the stand-in's."""
-    with mock_aws(), InfracostStandIn(**{"polls_needed": 1, **behaviour}) as vendor:
+def aws() -> Iterator[dict[str, Any]]:
+    """Make AWS; yield what `Aws` needs."""
+    with mock_aws():
         s3 = _client("s3")
         for bucket in (DROPS, SPOOL):
             s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
             s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
         dynamodb = _client("dynamodb")
-        dynamodb.create_table(
-            TableName=LEDGER,
-            BillingMode="PAY_PER_REQUEST",
-            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
-            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
-        )
+        make_ledger(dynamodb, LEDGER)
         sqs = _client("sqs")
         queue = sqs.create_queue(QueueName=FIFO, Attributes={"FifoQueue": "true"})["QueueUrl"]
         events = _client("events")
@@ -238,7 +256,23 @@ def world(**behaviour: Any) -> Iterator[World]:  # noqa: ANN401 -- checked by th
             metrics=metrics,
             clock=Clock(lambda: time[0], lambda: remaining[0]),
         )
-        found = World(vendor, s3, sqs, ledger, ports, metrics, time, remaining=remaining)
+        yield {
+            "s3": s3,
+            "sqs": sqs,
+            "dynamodb": dynamodb,
+            "ledger": ledger,
+            "ports": ports,
+            "metrics": metrics,
+            "time": time,
+            "remaining": remaining,
+        }
+
+
+@contextmanager
+def world(**behaviour: Any) -> Iterator[World]:  # noqa: ANN401 -- checked by the stand-in
+    """Make a world; *behaviour* is the stand-in's."""
+    with aws() as parts, InfracostStandIn(**{"polls_needed": 1, **behaviour}) as vendor:
+        found = World(vendor=vendor, **parts)
         try:
             yield found
         finally:

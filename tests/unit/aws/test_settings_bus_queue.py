@@ -50,6 +50,19 @@ def test_what_is_set_is_read_and_the_rest_has_defaults() -> None:
     assert (settings.retry_first_s, settings.retry_cap_s) == (1.5, 900)
     assert settings.defaults == Defaults("e", "acme", "", "")
     assert settings.infracost_api_url == "https://api.infracost.io/v1"
+    assert (settings.prepare_queue_url, settings.read_back_end_s) == ("", 3600)
+
+
+@pytest.mark.parametrize(("said", "meant"), [("true", True), ("false", False)])
+def test_a_flag_is_read_as_the_template_writes_it(said: str, meant: bool) -> None:  # noqa: FBT001 -- a test's parameter
+    assert Settings.read({**NEEDED, "CLOUDZERO_BEARER": said}).cloudzero_bearer is meant
+
+
+def test_what_cloudzero_deliver_is_told_is_read() -> None:
+    told = {"PREPARE_QUEUE_URL": "p", "READ_BACK_END_S": "10", "CLOUDZERO_CONTRACT": "live"}
+    settings = Settings.read({**NEEDED, **told})
+    assert (settings.prepare_queue_url, settings.read_back_end_s) == ("p", 10)
+    assert settings.cloudzero_contract == "live"
 
 
 class Events:

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tracemalloc
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Context, Decimal, Inexact
+from functools import reduce
 from typing import Any
 
 import httpx
 import pytest
 from finops_relay.cloudzero.advice import MAX_BODY_BYTES
 from finops_relay.cloudzero.idempotency import HEADER, IdempotencyKeys
-from finops_relay.cloudzero.records import CBF_COLUMNS, BillingDrop, BillingRow, DropOperation, HeldRow
+from finops_relay.cloudzero.records import (
+    CBF_COLUMNS,
+    COST_COLUMNS,
+    BillingDrop,
+    BillingRow,
+    DropOperation,
+    HeldHour,
+    HeldRow,
+)
 from finops_relay.delivery import packer
 from finops_relay.errors import (
     AnswerNotUnderstood,
@@ -364,6 +376,7 @@ def test_openapi_refuses_what_it_lacks_and_nothing_is_sent() -> None:
         lambda: without.drop_body(drop(row(), operation=REPLACE)),
         lambda: without.billing_drops(CONNECTION),
         lambda: without.billing_drop_rows(CONNECTION, FEBRUARY),
+        lambda: without.billing_drop_hours(CONNECTION, FEBRUARY),
         lambda: without.validate_billing_drop(drop(row())),
         lambda: without.validate_billing_drop(b"{}"),
     ]
@@ -761,6 +774,202 @@ def test_an_answer_without_one_list_of_rows_is_told(said: object) -> None:
         client("live", vendor(said)).billing_drop_rows("c", FEBRUARY)
 
 
+# --- read back by hour ------------------------------------------------------------------------------------------------
+
+FIRST = int(FEB.timestamp()) // 3600
+"""The first hour of February, since the epoch."""
+
+
+def hours_of(*rows: Mapping[str, object]) -> Mapping[int, HeldHour]:
+    """Read back a month of these rows."""
+    return client("live", vendor({"billing_drop": rows})).billing_drop_hours("c", FEBRUARY)
+
+
+def added_up(rows: Iterable[BillingRow]) -> dict[int, HeldHour]:
+    """Add up rows that were read back one by one."""
+    hours: dict[int, list[dict[str, str]]] = defaultdict(list)
+    for each in rows:
+        hours[int(each.usage_start.timestamp() // 3600)].append(each.cells)
+    found = {}
+    for hour, held in hours.items():
+        costs: list[Decimal | None] = []
+        for column in COST_COLUMNS:
+            there = [Decimal(cells[column]) for cells in held if cells.get(column, "") != ""]
+            costs.append(reduce(EXACT.add, there) if there else None)
+        found[hour] = HeldHour(len(held), tuple(costs))
+    return found
+
+
+columns_of_costs = st.dictionaries(
+    st.sampled_from(COST_COLUMNS[1:]), st.just("") | amounts.map(lambda amount: format(amount, "f"))
+)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.builds(
+            lambda hours, cost, columns: BillingRow(
+                usage_start=FEB + timedelta(hours=hours), cost=cost, columns=columns
+            ),
+            st.integers(0, 5) | st.integers(0, 671),
+            amounts,
+            columns_of_costs,
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_what_is_read_back_by_hour_is_what_the_rows_add_up_to(live: Tenant, rows: list[BillingRow]) -> None:
+    live.vendor.reset()
+    live.client.create_billing_drop(CONNECTION, drop(*rows))
+    held = live.client.billing_drop_hours(CONNECTION, date(2026, 2, 14))
+    assert held == added_up(rows) == added_up(live.client.billing_drop_rows(CONNECTION, FEBRUARY))
+    assert list(held) == sorted(held)
+    assert sum(hour.rows for hour in held.values()) == live.month()["count"]
+
+
+def test_a_month_is_read_back_by_hour_with_one_request_from_whichever_single_list_there_is() -> None:
+    for name in ("billing_drop", "billing_drops", "data", "rows"):
+        wire = vendor({"month": "2026-02", name: [ROW], "pagination": {"x": [1]}})
+        held = client("live", wire).billing_drop_hours("c", date(2026, 2, 28))
+        assert held == {FIRST: HeldHour(1, (Decimal("1.10"), None, None, None, None))}
+        assert wire.calls == [("GET", "/v2/connections/billing/anycost/c/billing_drops/2026-02")]
+    assert hours_of() == {}
+
+
+def test_a_sandbox_can_be_read_back_by_hour(live: Tenant) -> None:
+    sandboxed = replace(live.client, test_key="smoke")
+    sandboxed.create_billing_drop(CONNECTION, drop(row(0, 5)))
+    assert sandboxed.billing_drop_hours(CONNECTION, FEBRUARY)[FIRST].costs[0] == 5
+    with pytest.raises(NotFound):
+        live.client.billing_drop_hours(CONNECTION, FEBRUARY)
+
+
+def test_a_month_that_nothing_was_sent_to_is_not_found_by_hour_either(live: Tenant) -> None:
+    with pytest.raises(NotFound, match="the month"):
+        live.client.billing_drop_hours(CONNECTION, FEBRUARY)
+
+
+def test_numbers_and_texts_add_up_to_the_last_digit() -> None:
+    said = b"""{"rows": [
+        {"time/usage_start": "2026-02-01T00:00:00Z", "cost/cost": 12345678901234567890.5},
+        {"time/usage_start": "2026-02-01T00:00:00Z", "cost/cost": "0.000000000000000000001"},
+        {"time/usage_start": "2026-02-01T00:00:00Z", "cost/cost": 1e-22},
+        {"time/usage_start": "2026-02-01T00:00:00Z", "cost/cost": -3}]}"""
+    held = client("live", vendor(said)).billing_drop_hours("c", FEBRUARY)
+    assert held[FIRST].costs[0] == Decimal("12345678901234567887.5000000000000000000011")
+
+
+@pytest.mark.parametrize("column", range(5))
+@pytest.mark.parametrize("blank", [(), (None,), ("",)], ids=["absent", "null", "empty"])
+def test_a_blank_cost_is_none_and_a_zero_is_not(column: int, blank: tuple[object, ...]) -> None:
+    start: dict[str, object] = {"time/usage_start": "2026-02-01T00:00:00Z"}
+    name = COST_COLUMNS[column]
+    without = {**start, **dict(zip([name], blank, strict=False))}
+    assert hours_of(without, without)[FIRST] == HeldHour(2, (None,) * 5)
+    held = hours_of(without, start | {name: 0}, without)[FIRST]
+    assert held == HeldHour(3, (None,) * column + (Decimal(0),) + (None,) * (4 - column))
+
+
+@pytest.mark.parametrize(
+    ("start", "hour"),
+    [
+        ("2026-02-01T00:00:00+00:00", 0),
+        ("2026-02-01T05:30:00+05:30", 0),
+        ("2026-01-31T20:00:00-05:00", 1),
+        ("2026-02-01T00:59:59.999999Z", 0),
+        ("2026-02-01T02:00:00", 2),
+        ("2026-02-01", 0),
+        ("20260201T030000Z", 3),
+        ("1769904000", 0),
+        (1769904000, 0),
+        ("1769904000000", 0),
+        ("1969-12-31T23:30:00Z", -1 - FIRST),
+    ],
+)
+def test_a_row_counts_in_the_hour_that_it_begins_in(start: object, hour: int) -> None:
+    assert list(hours_of({**ROW, "time/usage_start": start})) == [FIRST + hour]
+
+
+@pytest.mark.parametrize("start", [None, "", "424242", "noon", True, [], {}, "9999-12-31T23:00:00-09:00"], ids=str)
+def test_a_row_whose_time_is_none_is_told(start: object) -> None:
+    with pytest.raises(AnswerNotUnderstood, match="row 2 of the month") as caught:
+        hours_of(ROW, {**ROW, "time/usage_start": start})
+    assert "4242" not in repr(caught.value)
+
+
+NO_COSTS = [
+    True,
+    "4242 USD",
+    "4242,5",
+    "NaN",
+    "-Infinity",
+    "sNaN",
+    " ",
+    [4242],
+    {"x": 4242},
+    "4242E+424242",
+    "4242E-424242",
+    "4242E+99999999999999999999",
+    "4242" * 300,
+]
+
+
+@pytest.mark.parametrize("column", ["cost/cost", "cost/on_demand_cost"])
+@pytest.mark.parametrize("cost", NO_COSTS, ids=lambda cost: str(cost)[:30])
+def test_an_amount_that_cannot_be_added_up_is_told_and_not_quoted(column: str, cost: object) -> None:
+    with pytest.raises(AnswerNotUnderstood, match="cannot be understood") as caught:
+        hours_of(ROW, {**ROW, column: cost})
+    assert "4242" not in repr(caught.value)
+
+
+def test_the_row_that_cannot_be_added_up_is_named() -> None:
+    with pytest.raises(AnswerNotUnderstood, match="row 3 of the month"):
+        hours_of(ROW, ROW, {**ROW, "cost/cost": "a"})
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"rows": {}},
+        {"rows": [], "more": []},
+        [],
+        [ROW],
+        "x",
+        {"rows": [5]},
+        {"rows": [[]]},
+        b"",
+        b'{"rows": [',
+        b'{"rows": [{"cost/cost": 1]}',
+        b'{"rows": [{}]} []',
+        b'{"rows": ' + b"[" * 100_000,
+        b'{"rows": [{"cost/cost": 1E+99999999999999999999}]}',
+        b'{"rows": [{"cost/cost": ' + b"9" * 5000 + b"}]}",
+    ],
+    ids=lambda said: str(said)[:30],
+)
+def test_an_answer_without_one_list_of_rows_is_not_added_up(said: object) -> None:
+    with pytest.raises(AnswerNotUnderstood):
+        client("live", vendor(said if not isinstance(said, bytes) else answer(said))).billing_drop_hours("c", FEBRUARY)
+
+
+def test_a_month_is_added_up_without_its_rows_becoming_objects() -> None:
+    """The answer stands in memory twice while it is read, which is the most; its rows as objects are five times it."""
+    columns = {f"resource/tag:t{number}": "x" * 20 for number in range(10)}
+    said = json.dumps({"rows": [{**ROW, **columns}] * 20_000}).encode()
+    made = client("live", vendor(answer(said)))
+    tracemalloc.start()
+    try:
+        held = made.billing_drop_hours("c", FEBRUARY)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert held[FIRST] == HeldHour(20_000, (Decimal(22_000), None, None, None, None))
+    assert peak < 2.5 * len(said)
+
+
 # --- what is said of a drop that was taken ----------------------------------------------------------------------------
 
 
@@ -861,4 +1070,5 @@ def test_a_body_put_together_row_by_row_is_the_one_of_the_whole_drop(contract: s
 def test_the_format_has_the_same_columns_and_the_body_the_same_limit_wherever_they_are_known() -> None:
     """Readers, packer and client may not import each other; what they know alike is compared here."""
     assert set(cost_rows.CBF_COLUMNS) == CBF_COLUMNS | {"time/usage_start", "cost/cost"}
+    assert cost_rows.COSTS == COST_COLUMNS
     assert packer.MAX_BODY_BYTES == MAX_BODY_BYTES

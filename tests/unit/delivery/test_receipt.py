@@ -9,7 +9,18 @@ from decimal import Decimal
 import pytest
 from finops_relay import __version__
 from finops_relay.delivery.ledger import Delivery
-from finops_relay.delivery.receipt import Money, Outcome, Part, Receipt, Rows, Source, Unit, receipt_key, rejected_key
+from finops_relay.delivery.receipt import (
+    ColumnMoney,
+    Money,
+    Outcome,
+    Part,
+    Receipt,
+    Rows,
+    Source,
+    Unit,
+    receipt_key,
+    rejected_key,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -51,8 +62,18 @@ GOLDEN = """{
   },
   "money": {
     "in": "0.100000000000001",
-    "sent": null,
-    "read_back": null
+    "sent": "100",
+    "read_back": null,
+    "rejected": null,
+    "difference": "0.00000001",
+    "by_column": {
+      "cost/amortized_cost": {
+        "in": "-2.50",
+        "sent": null,
+        "read_back": null,
+        "difference": null
+      }
+    }
   },
   "units": [
     {
@@ -111,7 +132,14 @@ def delivery() -> Delivery:
         outcome=Outcome.PARTLY_DELIVERED,
         reason="one organization refused",
         rows=Rows.model_validate({"in": 10, "accepted": 5, "filtered": 3, "rejected": 2}),
-        money=Money.model_validate({"in": Decimal("0.100000000000001")}),
+        money=Money.model_validate(
+            {
+                "in": Decimal("0.100000000000001"),
+                "sent": Decimal("1E+2"),
+                "difference": Decimal("1E-8"),
+                "by_column": {"cost/amortized_cost": {"in": Decimal("-2.50")}},
+            }
+        ),
         units=(
             Unit(
                 seq=1,
@@ -195,6 +223,49 @@ def test_a_delivery_whose_counts_were_copied_together_is_not_kept() -> None:
         delivery().but(rows=broken.model_dump(by_alias=True))
     with pytest.raises(ValidationError, match="the law is broken"):
         Delivery.model_validate_json(delivery().model_copy(update={"rows": broken}).model_dump_json(by_alias=True))
+
+
+# --- money ---------------------------------------------------------------------------------------------------------
+
+DOLLARS = ("in", "sent", "read_back", "rejected", "difference")
+AMOUNTS = st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**20), max_value=10**20) | st.builds(
+    lambda digits, exponent: Decimal(digits).scaleb(exponent), st.integers(-999, 999), st.integers(-30, 30)
+)
+
+
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(DOLLARS, st.none() | AMOUNTS)))
+def test_an_amount_is_written_in_digits_and_reads_back_to_the_last_one(amounts: dict[str, Decimal | None]) -> None:
+    money = Money.model_validate({**amounts, "by_column": {"cost/cost": amounts}})
+    text = money.model_dump_json(by_alias=True)
+    written = json.loads(text)
+    for told in (written, written["by_column"]["cost/cost"]):
+        assert all(set(told[name]) <= set("-0123456789.") for name in DOLLARS if told.get(name) is not None)
+    read = Money.model_validate_json(text)
+    assert read == money
+    assert read.by_column["cost/cost"].in_ == amounts.get("in")
+
+
+def test_a_kind_without_money_says_nothing_of_it() -> None:
+    money = Money()
+    assert {name: value for name, value in money if value is not None} == {"by_column": {}}
+    assert ColumnMoney().model_dump(by_alias=True) == dict.fromkeys(("in", "sent", "read_back", "difference"))
+
+
+def test_what_was_kept_before_there_was_more_to_say_of_money_is_still_read() -> None:
+    item = json.loads(delivery().model_dump_json(by_alias=True))
+    for name in ("rejected", "difference", "by_column"):
+        del item["money"][name]
+    for held in (
+        Delivery.model_validate(item),
+        Receipt.model_validate(json.loads(delivery().receipt().as_json()) | {"money": item["money"]}),
+    ):
+        assert (held.money.sent, held.money.rejected, held.money.by_column) == (Decimal(100), None, {})
+    del item["money"]
+    assert Delivery.model_validate(item).money == Money()
+
+
+def test_the_money_of_a_kept_delivery_is_kept_exactly() -> None:
+    assert Delivery.model_validate_json(delivery().model_dump_json(by_alias=True)) == delivery()
 
 
 # --- the rest ------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from finops_relay.formats.cost_cells import (
     resource_id,
     segment,
 )
-from finops_relay.formats.cost_rows import CBF_COLUMNS, COSTS, CostPlan, CostRow
+from finops_relay.formats.cost_rows import CBF_COLUMNS, COSTS, CostBatch, CostPlan, CostRow
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -326,7 +326,7 @@ def test_what_was_read_is_remembered_within_bounds() -> None:
 
 def test_a_row_is_frozen_and_like_any_dataclass() -> None:
     plan = CostPlan(["cost/cost", "time/usage_start"], ["cost", "timestamp"], Times(MONTH, naive=True, floored=False))
-    [row] = plan.read([["1.0"], ["2026-02-04"]]).rows([7])
+    [row] = CostBatch([7], plan.read([["1.0"], ["2026-02-04"]])).rows()
     made = CostRow(
         7,
         HOUR,
@@ -345,7 +345,7 @@ def test_columns_stand_in_the_formats_order_whatever_the_files_is() -> None:
     names = ["resource/tag:b", "lineitem/type", "cost/cost", "resource/id", "resource/tag:a", "time/usage_start"]
     plan = CostPlan(names, names, Times(MONTH, naive=True, floored=False))
     cells = [["x", ""], ["Tax", "Usage"], ["1", "2"], ["a/b", "a/b"], ["", "y"], ["2026-02-04", "2026-02-04"]]
-    rows = plan.read(cells).rows([1, 2])
+    rows = CostBatch([1, 2], plan.read(cells)).rows()
     assert [list(row.columns) for row in rows] == [
         ["time/usage_start", "cost/cost", "lineitem/type", "resource/id", "resource/tag:b"],
         ["time/usage_start", "cost/cost", "lineitem/type", "resource/id", "resource/tag:a"],

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from finops_relay.delivery.defaults import Defaults
 from finops_relay.errors import ConfigRefused
-from finops_relay.jobs.config import MAX_CONFIG_BYTES, RelayConfig, effective, parse, schema_json
+from finops_relay.jobs.config import MAX_CONFIG_BYTES, BillingRules, RelayConfig, effective, parse, schema_json
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,6 +46,7 @@ def test_nothing_said_is_the_default(text: str) -> None:
     assert config.price_books.azure.price_types == ("Consumption",)
     assert config.price_books.max_rejected_share == 0.01
     assert config.price_books.keep_unused is None
+    assert (config.billing.months_open, config.billing.overlap, config.billing.connections) == (1, "hold", {})
 
 
 def test_everything_can_be_said() -> None:
@@ -65,6 +66,13 @@ price_books:
     organizations: []
     price_types: all
     offers: [MS-AZR-0017P]
+billing:
+  months_open: 24
+  overlap: replace
+  connections:
+    {ONE}: {{months_open: 0}}
+    "0123": {{overlap: hold}}
+    on-prem.eu_1: {{}}
 """.encode()
     )
     assert config.infracost.slug == "acme-corp"
@@ -72,6 +80,9 @@ price_books:
     assert config.price_books.aws.organizations == (ONE,)
     assert config.price_books.azure.organizations == ()
     assert (config.price_books.azure.price_types, config.price_books.azure.offers) == ("all", ("MS-AZR-0017P",))
+    assert (config.billing.months_open, config.billing.overlap) == (24, "replace")
+    assert set(config.billing.connections) == {ONE, "0123", "on-prem.eu_1"}
+    assert config.billing.connections[ONE].months_open == 0
 
 
 @pytest.mark.parametrize(
@@ -87,6 +98,21 @@ price_books:
         ("price_books:\n  azure:\n    offers: ['']\n", 3, "offers"),
         ("price_books:\n  aws:\n    offers: all\n", 3, "offers"),
         ("infracost:\n  slug: a/b\n", 2, "slug"),
+        ("billing:\n  months: 1\n", 2, "billing.months"),
+        ("billing:\n  months_open: -1\n", 2, "billing.months_open"),
+        ("billing:\n  overlap: hold\n  months_open: 25\n", 3, "billing.months_open"),
+        ("billing:\n  months_open: yes\n", 2, "billing.months_open"),
+        ("billing:\n  months_open: '1'\n", 2, "billing.months_open"),
+        ("billing:\n  overlap: no\n", 2, "billing.overlap"),
+        ("billing:\n  overlap: sum\n", 2, "billing.overlap"),
+        ("billing:\n  connections: [a]\n", 2, "billing.connections"),
+        ("billing:\n  connections:\n    a/b: {}\n", 3, "billing.connections.a/b: "),
+        (f"billing:\n  connections:\n    {'a' * 129}: {{}}\n", 3, "billing.connections"),
+        ("billing:\n  connections:\n    123: {}\n", 3, "billing.connections.123: "),
+        ("billing:\n  connections:\n    a:\n", 3, "billing.connections.a"),
+        ("billing:\n  connections:\n    a:\n      months_open: 1.5\n", 4, "billing.connections.a.months_open"),
+        ("billing:\n  connections:\n    a:\n      overlaps: hold\n", 4, "billing.connections.a.overlaps"),
+        ("billing:\n  connections:\n    a: {}\n    a: {}\n", 4, "twice"),
         ("price_books: 7\n", 1, "price_books"),
         ("price_books:\n", 1, "price_books"),
         ("- 1\n", 1, "the file"),
@@ -130,6 +156,12 @@ def test_what_cannot_be_read_is_refused_and_no_crash(text: bytes) -> None:
     assert len(str(refused(text))) < 1000
 
 
+@pytest.mark.parametrize("name", ["123", "0123", "1.5", "no", "2026-01-01"])
+def test_a_connections_id_that_yaml_takes_for_something_else_is_to_be_quoted(name: str) -> None:
+    assert refused(f"billing: {{connections: {{{name}: {{}}}}}}").fix == "put the name in quotes"
+    assert set(parse(f"billing: {{connections: {{'{name}': {{}}}}}}".encode()).billing.connections) == {name}
+
+
 @pytest.mark.parametrize("text", ["? [a, b]\n: c\n", "? {a: b}\n: c\n", "? [a]\n: 1\n? [a]\n: 2\n"])
 def test_a_key_that_is_no_word_is_refused(text: str) -> None:
     refused(text)
@@ -159,6 +191,28 @@ def test_the_file_goes_over_the_templates_parameters() -> None:
     found = effective(parse(text.encode()), DEFAULTS, "v7")
     assert (found.slug, found.version_id) == ("other", "v7")
     assert (found.aws_organizations, found.azure_organizations) == ((OTHER,), ())
+
+
+def test_a_connection_has_the_rules_of_all_but_for_what_is_said_of_it_alone() -> None:
+    text = """
+billing:
+  months_open: 3
+  connections:
+    a: {overlap: replace}
+    b: {months_open: 0}
+"""
+    billing = effective(parse(text.encode()), Defaults()).billing
+    rules = {name: billing.for_connection(name) for name in ("a", "b", "c")}
+    assert {name: (each.months_open, each.overlap) for name, each in rules.items()} == {
+        "a": (3, "replace"),
+        "b": (0, "hold"),
+        "c": (3, "hold"),
+    }
+
+
+def test_who_has_no_infracost_has_rules_for_billing_drops() -> None:
+    found = effective(RelayConfig(), Defaults())
+    assert (found.enterprise_id, found.billing.for_connection("any")) == ("", BillingRules())
 
 
 @pytest.mark.parametrize("azure", [ONE, ONE.upper()])

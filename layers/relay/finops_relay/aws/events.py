@@ -85,6 +85,14 @@ def drops_and_sweeps(body: str) -> tuple[ObjectVersion | Sweep, ...]:
         raise NotUnderstoodError(msg) from error
 
 
+def asked_again(body: str) -> Pointer | None:
+    """Return the delivery that a delivering function sends back to the one that prepared it; None for anything else."""
+    try:
+        return Pointer.model_validate_json(body)
+    except ValidationError:
+        return None
+
+
 def pointer(body: str) -> Pointer:
     """Read a message of a delivering function's queue. Raises NotUnderstoodError."""
     try:

@@ -1,4 +1,4 @@
-"""The vendors' FIFO queues."""
+"""The queues from function to function."""
 
 from __future__ import annotations
 
@@ -26,4 +26,19 @@ class FifoQueue:
             MessageBody=json.dumps({"kind": delivery.kind, "delivery": delivery.id}),
             MessageGroupId=delivery.group,
             MessageDeduplicationId=sha256(nonce.encode()).hexdigest(),
+        )
+
+
+class StandardQueue:
+    """The queue of a function that prepares: a delivery is sent back to it."""
+
+    def __init__(self, sqs: SQSClient, url: str) -> None:
+        self._sqs = sqs
+        self._url = url
+
+    def send(self, delivery: Delivery, *, nonce: str) -> None:
+        """Queue *delivery*; it may be queued twice, whatever the *nonce*."""
+        del nonce
+        self._sqs.send_message(
+            QueueUrl=self._url, MessageBody=json.dumps({"kind": delivery.kind, "delivery": delivery.id})
         )

@@ -25,13 +25,17 @@ class Settings(BaseModel):
     queue_url: str = Field(min_length=1)
     """The function's own queue."""
     deliver_queue_url: str = ""
-    """The vendor's FIFO queue, for a function that prepares."""
+    """The vendor's FIFO queue, for a function that prepares or releases."""
+    prepare_queue_url: str = ""
+    """The queue of the function that prepares, for one that delivers and asks it to write the rejected rows."""
     retry_first_s: float = 30.0
     retry_cap_s: float = 900.0
     folder_wait_s: float = 86_400.0
     poll_first_s: float = 10.0
     poll_cap_s: float = 300.0
     poll_end_s: float = 86_400.0
+    read_back_end_s: float = 3600.0
+    """Seconds after which rows that were sent and are not seen, or seen differently, hold their delivery."""
     cloudzero_api_url: str = "https://api.cloudzero.com"
     cloudzero_contract: str = "auto"
     """``auto``, ``openapi`` or ``live``."""

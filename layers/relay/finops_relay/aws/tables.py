@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,21 +13,23 @@ from botocore.exceptions import ClientError
 
 from finops_relay.aws.logs import logger
 from finops_relay.delivery.identity import ObjectVersion, padded
-from finops_relay.delivery.ledger import Delivery, Target
+from finops_relay.delivery.ledger import Delivery, Record, Target, contract_note
 from finops_relay.errors import LedgerConflict
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 DAY_S = 86_400
+MAX_PLAIN = 50_000
+"""Characters of a record that stand in its item as they are; longer ones are packed, for an item holds 400 KB."""
 
 
 class DynamoLedger:
     """The ledger.
 
     Items (partition key `pk`): ``delivery#{id}`` and ``target#{name}`` hold a model as JSON under `body`, with what a
-    person searches for beside it; ``key#{bucket}/{key}`` the highest sequencer; ``note#{name}`` small notes. Only
-    finished deliveries expire.
+    person searches for beside it; records such as ``hours#{connection}#{month}`` likewise, packed when they are long;
+    ``key#{bucket}/{key}`` the highest sequencer; ``note#{name}`` small notes. Only finished deliveries expire.
     """
 
     def __init__(self, client: DynamoDBClient, table: str, keep_days: int, now: Callable[[], datetime]) -> None:
@@ -63,6 +66,22 @@ class DynamoLedger:
         """Save the target. Raises LedgerConflict."""
         saved = target.but(version=target.version + 1)
         self._put(f"target#{saved.name}", saved.version, saved.model_dump_json(by_alias=True), {})
+        return saved
+
+    def record(self, name: str) -> Record:
+        """Return a record as last saved, or a new one."""
+        item = self._get(name)
+        if item is None:
+            return Record(name=name)
+        packed = item.get("packed")
+        return Record.model_validate_json(zlib.decompress(packed["B"]) if packed else item["body"]["S"])
+
+    def save_record(self, record: Record) -> Record:
+        """Save a record. Raises LedgerConflict."""
+        saved = record.but(version=record.version + 1)
+        text = saved.model_dump_json(by_alias=True)
+        packed = {"packed": {"B": zlib.compress(text.encode())}} if len(text) > MAX_PLAIN else {}
+        self._put(saved.name, saved.version, "" if packed else text, packed)
         return saved
 
     def claim(self, source: ObjectVersion) -> bool:
@@ -137,12 +156,12 @@ class ContractNotes:
 
     def contract(self, api: str) -> str | None:
         """Return what was remembered of the API at the address *api*."""
-        return self.ledger.note(f"contract#{api}").get("contract")
+        return self.ledger.note(contract_note(api)).get("contract")
 
     def remember_contract(self, api: str, contract: str) -> None:
         """Keep it, and say so once."""
         logger.info("the API's contract was found out and is remembered", api=api, contract=contract)
-        self.ledger.save_note(f"contract#{api}", {"contract": contract})
+        self.ledger.save_note(contract_note(api), {"contract": contract})
 
 
 def _refused(error: ClientError) -> bool:

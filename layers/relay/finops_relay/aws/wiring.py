@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache, cached_property
@@ -15,7 +16,7 @@ from finops_relay.aws.bus import EventBus
 from finops_relay.aws.events import NotUnderstoodError
 from finops_relay.aws.logs import Counters, log_call, logger
 from finops_relay.aws.objects import S3Drops, S3Spool
-from finops_relay.aws.queues import FifoQueue
+from finops_relay.aws.queues import FifoQueue, StandardQueue
 from finops_relay.aws.settings import Settings
 from finops_relay.aws.tables import ContractNotes, DynamoLedger
 from finops_relay.delivery.ports import Clock, Ports
@@ -72,6 +73,16 @@ class Relay:
             metrics=counters,
             clock=clock,
         )
+
+    @property
+    def prepare_queue(self) -> StandardQueue:
+        """Where a delivery is sent back to the function that prepared it."""
+        return StandardQueue(self.client("sqs"), self.settings.prepare_queue_url)
+
+    @cached_property
+    def pool(self) -> Executor:
+        """A thread for what can be got ready while a vendor's answer is awaited."""
+        return ThreadPoolExecutor(1)
 
     @cached_property
     def _wire(self) -> Any:  # noqa: ANN401 -- httpx is imported in one package only

@@ -31,10 +31,12 @@ from finops_relay.cloudzero.records import (
     DropCheck,
     DropOperation,
     DropSummary,
+    HeldHour,
     Insight,
     InsightChange,
     MetricRecord,
     RecordKey,
+    SentRow,
     StoredRecord,
 )
 from finops_relay.errors import BodyTooLarge, Call, InputRefused, NotInContract
@@ -242,6 +244,15 @@ class CloudZero(ABC):
         del connection_id, month
         self._lacks("has no way to read billing drops back")
 
+    def billing_drop_hours(self, connection_id: str, month: date) -> Mapping[int, HeldHour]:
+        """Return what a connection holds of a month, added up by hour; as `billing_drop_rows`, in less memory. Safe.
+
+        ``live`` only. The hours are counted since the epoch, in order; each has the rows that begin in it. A cost that
+        is null, empty or not there counts as none.
+        """
+        del connection_id, month
+        self._lacks("has no way to read billing drops back")
+
     def validate_billing_drop(self, drop: BillingDrop | bytes) -> DropCheck:
         """Ask whether a drop would be taken, without sending it to a connection. Safe. ``live`` only."""
         del drop
@@ -274,6 +285,15 @@ class CloudZero(ABC):
         Args:
             cells: columns of the Common Bill Format that are not blank, checked before: ``time/usage_start`` in UTC, on
                 the hour, ended by ``Z``; amounts as plain decimals.
+        """
+
+    @classmethod
+    @abstractmethod
+    def sent_rows(cls, body: bytes) -> tuple[SentRow, ...]:
+        """Return the rows of a drop's body that this contract's `drop_body` made, or `drop_envelope` and `drop_row`.
+
+        Raises:
+            InputRefused: the bytes are no drop of this contract.
         """
 
     @classmethod
@@ -344,7 +364,12 @@ def fitting(body: bytes, method: str, path: str) -> bytes:
     return body
 
 
-def outline(body: bytes, model: type[Shape]) -> Shape:
+def drop_hour(start: str) -> int:
+    """Return the hour since the epoch of a time as it stands in a drop's body."""
+    return int(datetime.fromisoformat(start).timestamp() // 3600)
+
+
+def outline(body: bytes | msgspec.Raw, model: type[Shape]) -> Shape:
     """Return what the top level of a body made ahead says; its rows are not looked at. Raises InputRefused."""
     try:
         return msgspec.json.decode(body, type=model)

@@ -15,13 +15,12 @@ from finops_relay.cloudzero.advice import advice
 from finops_relay.cloudzero.client import CloudZero
 from finops_relay.cloudzero.contracts.live import DIMENSIONS, LiveCloudZero
 from finops_relay.cloudzero.contracts.openapi import OpenapiCloudZero
-from finops_relay.cloudzero.records import ContractName
+from finops_relay.cloudzero.records import AUTO, ContractName
 from finops_relay.errors import AnswerNotUnderstood, ConfigRefused
 from finops_relay.http.auth import Credential, TokenSource, fixed
 from finops_relay.http.client import HttpClient
 
 API = "https://api.cloudzero.com"
-AUTO = "auto"
 CLIENTS: Mapping[ContractName, type[CloudZero]] = {
     ContractName.OPENAPI: OpenapiCloudZero,
     ContractName.LIVE: LiveCloudZero,

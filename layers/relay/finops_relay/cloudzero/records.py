@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -41,7 +42,8 @@ def _bounded(amount: Decimal) -> Decimal:
     return _within(amount, MAX_MAGNITUDE)
 
 
-def _bounded_as_read(amount: Decimal) -> Decimal:
+def bounded_as_read(amount: Decimal) -> Decimal:
+    """Return *amount*, which is finite and of a size that an answer may have. Raises ValueError."""
     return _within(amount, MAX_READ_MAGNITUDE)
 
 
@@ -99,7 +101,7 @@ def _aware(moment: object) -> object:
 
 Amount = Annotated[Decimal, BeforeValidator(_no_float), AfterValidator(_bounded)]
 """Exact, finite, and never from a float."""
-ReadAmount = Annotated[Decimal, AfterValidator(_bounded_as_read)]
+ReadAmount = Annotated[Decimal, AfterValidator(bounded_as_read)]
 """As CloudZero answers it."""
 Count = Annotated[int, BeforeValidator(_whole)]
 """As CloudZero answers it."""
@@ -135,6 +137,10 @@ class ContractName(StrEnum):
 
     OPENAPI = "openapi"
     LIVE = "live"
+
+
+AUTO = "auto"
+"""The setting by which a tenant's contract is found out."""
 
 
 # --- billing: costs and dimensions ------------------------------------------------------------------------------------
@@ -396,6 +402,14 @@ CBF_COLUMNS = frozenset(
     for name in names.split()
 )
 """Columns of the Common Bill Format beside ``time/usage_start`` and ``cost/cost`` (contract page)."""
+COST_COLUMNS = (
+    "cost/cost",
+    "cost/discounted_cost",
+    "cost/amortized_cost",
+    "cost/discounted_amortized_cost",
+    "cost/on_demand_cost",
+)
+"""The columns of money, in the order of :attr:`HeldHour.costs`."""
 TAG_COLUMN = re.compile(r"resource/tag:[A-Za-z0-9_.:/=+@-]+")
 
 
@@ -456,6 +470,26 @@ class HeldRow(BillingRow):
     @classmethod
     def _without_blanks(cls, columns: Mapping[str, str]) -> Mapping[str, str]:
         return columns
+
+
+@dataclass(frozen=True)
+class HeldHour:
+    """What CloudZero holds of one hour, added up to the last digit, whoever sent it."""
+
+    rows: int
+    costs: tuple[Decimal | None, ...]
+    """US dollars in the order of ``COST_COLUMNS``; None where no row has the column, which is not zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class SentRow:
+    """A row as it stands in a drop's body, and what counts of it."""
+
+    hour: int
+    """Since the epoch."""
+    costs: tuple[Decimal | None, ...]
+    """US dollars in the order of ``COST_COLUMNS``; None where the row has none."""
+    raw: bytes
 
 
 class BillingDrop(_Sent):

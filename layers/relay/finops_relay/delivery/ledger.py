@@ -48,7 +48,7 @@ class Delivery(Frozen):
     dry_run: bool = False
     source: Source
     stage: str = "preparing"
-    """``preparing``, ``prepared``, ``queued``, ``delivering``, ``finished``."""
+    """``preparing``, ``prepared``, ``queued``, ``delivering``, ``naming`` (what the vendor refused), ``finished``."""
     intent: str = ""
     """The call that was about to be made; found after a crash, its outcome is unknown."""
     attempts: int = 0
@@ -152,3 +152,22 @@ class Target(Frozen):
     def but(self, **changes: Any) -> Target:  # noqa: ANN401 -- as Delivery.but
         """Return a copy with *changes*, checked."""
         return Target.model_validate({**dict(self), **changes})
+
+
+class Record(Frozen):
+    """What is remembered under a name of its own, such as the hours that were sent to a connection in a month."""
+
+    ledger_schema: int = LEDGER_SCHEMA
+    version: int = 0
+    name: str
+    content: dict[str, Any] = Field(default_factory=dict)
+    """Whoever keeps it gives it a model."""
+
+    def but(self, **changes: Any) -> Record:  # noqa: ANN401 -- as Delivery.but
+        """Return a copy with *changes*, checked."""
+        return Record.model_validate({**dict(self), **changes})
+
+
+def contract_note(api: str) -> str:
+    """Return the name of the note that says which contract the API at the address *api* speaks."""
+    return f"contract#{api.rstrip('/')}"

@@ -3,23 +3,31 @@
 Why: a body that replaces hours wipes what another body put into the same hour (contract page, "Drops, live contract").
 So an hour stands in one body; only one that is larger than a body is cut, and its later bodies append.
 
-Rows wait in a temporary file, found again by hour: memory does not grow with the rows of an ordered file.
+Rows wait in a temporary file. They get there some megabytes at a time, ordered by hour, so that the rows of an hour
+stand together in few places, whatever their order was: what is remembered of a row is twenty bytes.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
+from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple, Self
 
 MAX_BODY_BYTES = 5_000_000
 """Uncompressed, envelope included; whether the vendor's 5 MB are decimal or binary is not said (contract page)."""
-SEPARATOR = b",\n"
-"""Behind each row in the temporary file: JSON has no line end within a row, so rows can be told apart again."""
-COPY_BYTES = 1 << 20
+SEPARATOR = b","
+"""Behind each row in the temporary file, as it stands between them in a body."""
+ORDER_BYTES = 8_000_000
+"""Rows that are put in order at once: in a month of 70 MB the rows of an hour stand in at most 9 places."""
+EXAMPLES = 10
+"""Surplus rows that are named."""
 
 
 class Mode(StrEnum):
@@ -38,17 +46,59 @@ Envelope = Callable[[Mode], tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True)
+class Piece:
+    """The rows of one hour in one body."""
+
+    hour: int
+    """Since the epoch."""
+    offset: int
+    """Where the first of them begins in the body."""
+    length: int
+    """Bytes of all of them, with the commas between them."""
+    rows: int
+    sha256: str
+    """Of these bytes."""
+
+
+@dataclass(frozen=True)
 class Body:
     """One body, written."""
 
     seq: int
     """From 1, in the order in which they have to be sent."""
     mode: Mode
-    hours: tuple[int, ...]
-    """Hours since the epoch, in order."""
-    rows: int
+    pieces: tuple[Piece, ...]
+    """Its hours, in order."""
+    origins: array[int] = field(repr=False)
+    """Where each of its rows came from, in the body's order."""
     bytes: int
     sha256: str
+
+    @property
+    def hours(self) -> tuple[int, ...]:
+        """Hours since the epoch, in order."""
+        return tuple(piece.hour for piece in self.pieces)
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return len(self.origins)
+
+
+class Duplicate(NamedTuple):
+    """A row that stands in its hour already, all bytes alike."""
+
+    hour: int
+    origin: int
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Rows beyond the first of those that are alike; they are sent all the same, for two such costs may have arisen."""
+
+    rows: int = 0
+    examples: tuple[Duplicate, ...] = ()
+    """The first :data:`EXAMPLES` of them."""
 
 
 class RowTooLargeError(ValueError):
@@ -61,33 +111,24 @@ class Part(NamedTuple):
     hour: int
     offset: int
     length: int
+    """A comma behind each row included."""
+    first: int
+    """The number of the first of them among all rows of the file."""
+    rows: int
 
-
-@dataclass
-class _Hour:
-    """Where the rows of an hour stand in the temporary file."""
-
-    runs: list[tuple[int, int]] = field(default_factory=list)
-    """Offset and length of rows that stand together."""
-    rows: int = 0
-    size: int = 0
-    """Bytes of its rows, a comma behind each."""
-
-    def add(self, offset: int, length: int) -> None:
-        """Take one more row with its separator."""
-        if self.runs and sum(self.runs[-1]) == offset:
-            self.runs[-1] = (self.runs[-1][0], self.runs[-1][1] + length)
-        else:
-            self.runs.append((offset, length))
-        self.rows += 1
-        self.size += length - 1  # the line end is not sent
+    def cut(self, rows: int, length: int) -> tuple[Part, Part]:
+        """Its first *rows*, which have *length* bytes, and the others."""
+        return (
+            self._replace(length=length, rows=rows),
+            Part(self.hour, self.offset + length, self.length - length, self.first + rows, self.rows - rows),
+        )
 
 
 class Packer:
     """Collects rows, then writes the bodies.
 
     Args:
-        envelope: what stands around the rows of a body.
+        envelope: what stands around the rows of a body; asked only for the modes that may be used.
         whole_month: the first body wipes the month; else each wipes its hours.
         appends_only: no body wipes anything (the contract `openapi`).
         max_bytes: of a body.
@@ -101,14 +142,19 @@ class Packer:
         appends_only: bool = False,
         max_bytes: int = MAX_BODY_BYTES,
     ) -> None:
-        self._envelope = envelope
         self._first = Mode.APPEND if appends_only else Mode.MONTH if whole_month else Mode.HOURS
         self._further = Mode.APPEND if appends_only else Mode.HOURS
+        self._envelopes = {mode: envelope(mode) for mode in (self._first, self._further, Mode.APPEND)}
         self._max_bytes = max_bytes
+        self._rooms = {mode: max_bytes - sum(map(len, around)) for mode, around in self._envelopes.items()}
+        self.max_row_bytes = min(self._rooms.values())
+        """Largest row that any body can hold."""
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by close()
-        self._hours: dict[int, _Hour] = {}
         self._end = 0
-        self._rooms = {mode: max_bytes - sum(map(len, envelope(mode))) for mode in Mode}
+        self._origins, self._lengths, self._hashes = array("Q"), array("I"), array("q")  # of the rows in the file
+        self._parts: dict[int, list[Part]] = {}
+        self._waiting = _Waiting()
+        self._repeats = _Repeats()
 
     def __enter__(self) -> Self:
         return self
@@ -123,30 +169,40 @@ class Packer:
     @property
     def size(self) -> int:
         """Bytes of all rows, a comma behind each."""
-        return sum(hour.size for hour in self._hours.values())
+        return self._end + self._waiting.size
 
     @property
     def hours(self) -> tuple[int, ...]:
         """The hours that have rows, in order."""
-        return tuple(sorted(self._hours))
+        return tuple(sorted({*self._parts, *self._waiting.hours}))
 
-    def add(self, hour: int, row: bytes) -> None:
-        """Take one row.
+    @property
+    def duplicates(self) -> Duplicates:
+        """Rows that stand more than once, as far as the bodies were written."""
+        return Duplicates(self._repeats.rows, tuple(self._repeats.examples))
+
+    def add(self, hour: int, row: bytes, origin: int = 0) -> None:
+        """Take one row; arguments and errors as of :meth:`add_all`."""
+        self.add_all((hour,), (row,), (origin,))
+
+    def add_all(self, hours: Sequence[int], rows: Sequence[bytes], origins: Sequence[int]) -> None:
+        """Take some rows.
 
         Args:
-            hour: since the epoch.
-            row: as it is sent; JSON in one line.
+            hours: of each, since the epoch.
+            rows: as they are sent; JSON in one line each.
+            origins: where each came from: any number of 64 bits, which :attr:`Body.origins` gives back.
 
         Raises:
-            RowTooLargeError: it does not fit into a body even alone.
+            RowTooLargeError: one does not fit into a body even alone; none was taken.
         """
-        if len(row) > min(self._rooms.values()):
-            msg = f"the row has {len(row):,} bytes, and a body {self._max_bytes:,} at most"
+        largest = max(map(len, rows), default=0)
+        if largest > self.max_row_bytes:
+            msg = f"the row has {largest:,} bytes, and a body {self._max_bytes:,} at most"
             raise RowTooLargeError(msg)
-        self._file.write(row + SEPARATOR)
-        length = len(row) + len(SEPARATOR)
-        self._hours.setdefault(hour, _Hour()).add(self._end, length)
-        self._end += length
+        self._waiting.add(hours, rows, origins)
+        if self._waiting.size >= ORDER_BYTES:
+            self._put_in_order()
 
     def bodies(self, write: Callable[[int], Callable[[bytes], object]]) -> Iterator[Body]:
         """Write the bodies one after the other, and yield what each is. Same rows in the same order, same bytes.
@@ -154,80 +210,140 @@ class Packer:
         Args:
             write: called with a body's number, gives what takes its bytes; it is whole when the body is yielded.
         """
-        for seq, (mode, piece) in enumerate(self._pieces(), 1):
-            yield self._written(seq, mode, piece, write(seq))
+        self._put_in_order()
+        self._repeats = _Repeats()
+        for seq, (mode, parts) in enumerate(self._bodies(), 1):
+            yield self._written(seq, mode, parts, write(seq))
 
-    def _pieces(self) -> Iterator[tuple[Mode, list[Part]]]:
+    def _put_in_order(self) -> None:
+        """Write the waiting rows to the file, by hour and within it as they came."""
+        counts, rows, origins = self._waiting.in_order()
+        self._waiting = _Waiting()
+        first = len(self._origins)
+        self._origins.extend(origins)
+        self._lengths.extend(map(len, rows))
+        self._hashes.extend(map(hash, rows))
+        self._file.write(SEPARATOR.join((*rows, b"")))
+        for hour, count in counts:
+            length = sum(self._lengths[first : first + count]) + count * len(SEPARATOR)
+            self._parts.setdefault(hour, []).append(Part(hour, self._end, length, first, count))
+            self._end += length
+            first += count
+
+    def _bodies(self) -> Iterator[tuple[Mode, list[Part]]]:
         """Yield for each body its mode and the parts that it is made of."""
-        mode, piece, size = self._first, list[Part](), 0
-        for number in self.hours:
-            hour = self._hours[number]
-            if piece and size + hour.size - 1 > self._rooms[mode]:
-                yield mode, piece
-                mode, piece, size = self._further, [], 0
-            if hour.size - 1 <= self._rooms[mode]:
-                piece += [Part(number, offset, length) for offset, length in hour.runs]
-                size += hour.size
+        mode, body, size = self._first, list[Part](), 0
+        for hour in self.hours:
+            parts = self._parts[hour]
+            added = sum(part.length for part in parts)
+            if body and size + added - 1 > self._rooms[mode]:
+                yield mode, body
+                mode, body, size = self._further, [], 0
+            if added - 1 <= self._rooms[mode]:
+                body += parts
+                size += added
                 continue
-            for part in self._cut(number, hour, mode):
-                yield mode, part
+            for cut in self._cut(parts, mode):
+                yield mode, cut
                 mode = Mode.APPEND
             mode = self._further
-        if piece:
-            yield mode, piece
+        if body:
+            yield mode, body
 
-    def _cut(self, number: int, hour: _Hour, mode: Mode) -> Iterator[list[Part]]:
-        """Yield the parts of an hour that is larger than a body, as full as they can be."""
-        part: list[Part] = []
-        size = 0
-        for offset, length in self._rows_of(hour):
-            if size + length - len(SEPARATOR) > self._rooms[mode]:
-                yield part
-                mode, part, size = Mode.APPEND, [], 0
-            if part and part[-1].offset + part[-1].length == offset:
-                part[-1] = Part(number, part[-1].offset, part[-1].length + length)
-            else:
-                part.append(Part(number, offset, length))
-            size += length - 1
-        yield part
+    def _cut(self, parts: Sequence[Part], mode: Mode) -> Iterator[list[Part]]:
+        """Yield the parts of an hour that is larger than a body, cut so that each body is as full as it can be."""
+        body: list[Part] = []
+        room = self._rooms[mode]
+        for part in parts:
+            rest, fitting, length = part, 0, 0
+            for size in self._lengths[part.first : part.first + part.rows]:
+                if size > room:
+                    if fitting:
+                        head, rest = rest.cut(fitting, length)
+                        body.append(head)
+                    yield body
+                    body, room, fitting, length = [], self._rooms[Mode.APPEND], 0, 0
+                room -= size + 1
+                fitting += 1
+                length += size + 1
+            body.append(rest)
+        yield body
 
-    def _rows_of(self, hour: _Hour) -> Iterator[tuple[int, int]]:
-        """Yield offset and length of each row, its separator included."""
-        for offset, length in hour.runs:
-            self._file.seek(offset)
-            end = offset + length
-            at = offset
-            while at < end:
-                line = self._file.readline()
-                yield at, len(line)
-                at += len(line)
-                self._file.seek(at)
+    def _written(self, seq: int, mode: Mode, parts: Sequence[Part], write: Callable[[bytes], object]) -> Body:
+        head, tail = self._envelopes[mode]
+        pieces: list[Piece] = []
+        origins = array("Q")
+        texts = [head]
+        offset = len(head)
+        for hour, same in groupby(parts, attrgetter("hour")):
+            together = list(same)
+            text = SEPARATOR.join(map(self._text, together))
+            rows = sum(part.rows for part in together)
+            pieces.append(Piece(hour, offset, len(text), rows, sha256(text).hexdigest()))
+            for part in together:
+                these = slice(part.first, part.first + part.rows)
+                origins.extend(self._origins[these])
+                self._repeats.look(hour, self._hashes[these], self._origins[these])
+            texts += (text, SEPARATOR)
+            offset += len(text) + len(SEPARATOR)
+        texts[-1] = tail
+        body = b"".join(texts)
+        write(body)
+        return Body(seq, mode, tuple(pieces), origins, len(body), sha256(body).hexdigest())
 
-    def _written(self, seq: int, mode: Mode, piece: list[Part], write: Callable[[bytes], object]) -> Body:
-        head, tail = self._envelope(mode)
-        hashed = sha256()
-        size = rows = 0
+    def _text(self, part: Part) -> bytes:
+        """Its rows with the commas between them."""
+        self._file.seek(part.offset)
+        return self._file.read(part.length - len(SEPARATOR))
 
-        def out(data: bytes) -> None:
-            nonlocal size
-            size += len(data)
-            hashed.update(data)
-            write(data)
 
-        out(head)
-        for part in piece:
-            for chunk, at_end in self._chunks(part):
-                rows += chunk.count(b"\n")
-                lines = chunk.replace(b"\n", b"")
-                out(lines[:-1] if at_end and part is piece[-1] else lines)
-        out(tail)
-        return Body(seq, mode, tuple(dict.fromkeys(part.hour for part in piece)), rows, size, hashed.hexdigest())
+class _Waiting:
+    """Rows that were not put in order yet."""
 
-    def _chunks(self, part: Part) -> Iterator[tuple[bytes, bool]]:
-        """Yield the rows of a part in pieces, and whether each is the last."""
-        offset, end = part.offset, part.offset + part.length
-        while offset < end:
-            self._file.seek(offset)
-            chunk = self._file.read(min(COPY_BYTES, end - offset))
-            offset += len(chunk)
-            yield chunk, offset == end
+    def __init__(self) -> None:
+        self.hours: list[int] = []
+        self.rows: list[bytes] = []
+        self._origins = array("Q")
+        self.size = 0
+        """Bytes of the rows, a comma behind each."""
+
+    def add(self, hours: Sequence[int], rows: Sequence[bytes], origins: Sequence[int]) -> None:
+        self.hours += hours
+        self.rows += rows
+        self._origins.extend(origins)
+        self.size += sum(map(len, rows)) + len(rows)
+
+    def in_order(self) -> tuple[list[tuple[int, int]], list[bytes], Iterable[int]]:
+        """How many rows each hour has, the hours in order; then the rows and their origins, by hour, as they came."""
+        order = sorted(range(len(self.hours)), key=self.hours.__getitem__)
+        rows = list(map(self.rows.__getitem__, order))
+        return sorted(Counter(self.hours).items()), rows, map(self._origins.__getitem__, order)
+
+
+class _Repeats:
+    """Finds rows that stand more than once, hour by hour.
+
+    By hashes of 64 bits: two different rows of a million in one hour are taken for one in thirty million such hours.
+    """
+
+    def __init__(self) -> None:
+        self._hour = 0
+        self._seen: set[int] = set()
+        self.rows = 0
+        self.examples: list[Duplicate] = []
+
+    def look(self, hour: int, hashes: Sequence[int], origins: Sequence[int]) -> None:
+        """Count those of some rows that stood in the hour before; all of an hour come before the next hour."""
+        if hour != self._hour:
+            self._hour, self._seen = hour, set()
+        new = set(hashes)
+        if len(new) == len(hashes) and self._seen.isdisjoint(new):
+            self._seen |= new
+            return
+        for hashed, origin in zip(hashes, origins, strict=True):
+            if hashed not in self._seen:
+                self._seen.add(hashed)
+                continue
+            self.rows += 1
+            if len(self.examples) < EXAMPLES:
+                self.examples.append(Duplicate(hour, origin))

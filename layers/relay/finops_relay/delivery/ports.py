@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import BinaryIO, Protocol
 
 from finops_relay.delivery.identity import ObjectVersion
-from finops_relay.delivery.ledger import Delivery, Target
+from finops_relay.delivery.ledger import Delivery, Record, Target
 
 
 class Ledger(Protocol):
@@ -26,6 +26,12 @@ class Ledger(Protocol):
 
     def save_target(self, target: Target) -> Target:
         """Save *target* if nobody saved it since it was read; return it with its new version."""
+
+    def record(self, name: str) -> Record:
+        """Return what is remembered under *name* as last saved, or a new one."""
+
+    def save_record(self, record: Record) -> Record:
+        """Save *record* if nobody saved it since it was read; return it with its new version."""
 
     def claim(self, source: ObjectVersion) -> bool:
         """Remember the sequencer of *source* as the highest of its key; False when a higher one was seen before."""
@@ -83,10 +89,10 @@ class Spool(Protocol):
 
 
 class Queue(Protocol):
-    """The FIFO queue of a vendor."""
+    """The FIFO queue of a vendor, or the queue of the function that prepared a delivery."""
 
     def send(self, delivery: Delivery, *, nonce: str) -> None:
-        """Queue *delivery* in its group; the same *nonce* within 5 minutes queues it once."""
+        """Queue *delivery* in its group; a FIFO queue takes the same *nonce* within 5 minutes once."""
 
 
 class Bus(Protocol):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 
 RECEIPT_VERSION = 1
 
@@ -57,14 +57,41 @@ class Rows(Frozen):
         return self
 
 
-class Money(Frozen):
-    """US dollars, exact; all None for kinds that carry no money."""
+def _plain(amount: Decimal) -> str:
+    """Return *amount* in digits: whoever reads a receipt may know no exponents."""
+    return format(amount, "f")
+
+
+Dollars = Annotated[Decimal, PlainSerializer(_plain, return_type=str, when_used="json")]
+"""US dollars, exact."""
+
+
+class ColumnMoney(Frozen):
+    """What one column of costs adds up to; None where it is not known, or not yet."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
-    in_: Decimal | None = Field(default=None, alias="in")
-    sent: Decimal | None = None
-    read_back: Decimal | None = None
+    in_: Dollars | None = Field(default=None, alias="in")
+    sent: Dollars | None = None
+    read_back: Dollars | None = None
+    difference: Dollars | None = None
+    """``read_back`` less ``sent``."""
+
+
+class Money(Frozen):
+    """US dollars of ``cost/cost``, exact; all None for kinds that carry no money."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    in_: Dollars | None = Field(default=None, alias="in")
+    sent: Dollars | None = None
+    read_back: Dollars | None = None
+    rejected: Dollars | None = None
+    """Of the rejected rows whose amount could be read."""
+    difference: Dollars | None = None
+    """``read_back`` less ``sent``."""
+    by_column: dict[str, ColumnMoney] = Field(default_factory=dict)
+    """The same by each column of costs that any row had, by its name such as ``cost/amortized_cost``."""
 
 
 class Part(Frozen):

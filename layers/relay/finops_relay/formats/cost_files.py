@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
+from decimal import Decimal
 from typing import BinaryIO
 
 from finops_relay.errors import InputRefused
 from finops_relay.formats.archives import Budget, csv_members, printable, refuse_other_kinds
 from finops_relay.formats.cbf import CbfForm
-from finops_relay.formats.cost_cells import CellFault, Times
-from finops_relay.formats.cost_records import Batch, CostRecords, CsvRecords, Mending, RowBatch
-from finops_relay.formats.cost_rows import COST, START, CostForm, CostRow, CostTotals
+from finops_relay.formats.cost_cells import CellFault, Times, plain_decimal
+from finops_relay.formats.cost_records import Batch, Chosen, CostRecords, CsvRecords, Mending, Refusals, RowBatch
+from finops_relay.formats.cost_rows import COST, START, CostBatch, CostForm, CostRow, CostTotals
 from finops_relay.formats.csv_rows import Readable, RecordReader, csv_line, is_blank
 from finops_relay.formats.focus import FocusForm
 from finops_relay.formats.json_items import Resumed, open_json
@@ -64,6 +65,28 @@ def _for_costs(refusal: InputRefused) -> InputRefused:
     return InputRefused(refusal.reason, file=refusal.file, line=refusal.line, value=refusal.value, fix=fix)
 
 
+def readable_cost(form: str, row: RejectedRow) -> Decimal | None:
+    """What a rejected row of a file in this *form* costs, as far as that can be told.
+
+    None when its cost is blank or unclear, stands twice, or when a row of another width than the header's may have any
+    column's value there.
+    """
+    if len(row.values) != len(row.columns):
+        return None
+    texts = [text for name, text in zip(row.columns, row.values, strict=True) if _is_cost(form, name) and text.strip()]
+    try:
+        return Decimal(plain_decimal(texts[0])) if len(texts) == 1 else None
+    except CellFault:
+        return None
+
+
+def _is_cost(form: str, column: str) -> bool:
+    """Whether a *column* of a file in this *form* is the one that becomes ``cost/cost``."""
+    if form == LineItemForm.name:
+        return own_name(column) == "cost"
+    return column.strip() == {CbfForm.name: COST, FocusForm.name: "BilledCost"}.get(form)
+
+
 class CostFileReader:
     """Reads one file of costs for one month, once.
 
@@ -72,6 +95,9 @@ class CostFileReader:
         month: the first day of the month that every row must be in.
         mended: values by column that replace, before any check, those of the row that begins on this line (of a JSON
             array: of the element with this number).
+        refused: what is wrong and what to do, for rows that are to be rejected whatever else is right with them; by
+            line, as for *mended*, which comes first.
+        only: lines of the rows that are read; all others are left out and not counted. None reads every row.
         budget: where rows are counted, if anywhere.
         block_bytes: how much is read at once; it never shows in the rows.
 
@@ -79,12 +105,14 @@ class CostFileReader:
         ValueError: *month* is no first day of a month.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- a file, and what is special about reading it this time
         self,
         name: str,
         month: date,
         mended: Mapping[int, Mapping[str, str]] | None = None,
         *,
+        refused: Mapping[int, tuple[str, str]] | None = None,
+        only: frozenset[int] | None = None,
         budget: Budget | None = None,
         block_bytes: int = COST_BLOCK_BYTES,
     ) -> None:
@@ -92,6 +120,9 @@ class CostFileReader:
         self._month = month
         self._item_times = Times(month, naive=False, floored=False)
         self._mending = Mending(name, mended)
+        self._refusals = Refusals(refused)
+        self._only = only
+        self._chosen = Chosen(only)
         self._budget = budget
         self._block_bytes = block_bytes
         self._totals = CostTotals()
@@ -110,7 +141,15 @@ class CostFileReader:
         return (*(f"{count} {note}" for note, count in sorted(self._noted.items())), *([totals] if totals else []))
 
     def rows(self, stream: Readable) -> Iterator[CostRow | RejectedRow]:
-        """Every row of the file, in its order.
+        """Every row of the file, in its order. Arguments and errors as of :meth:`batches`."""
+        for batch in self.batches(stream):
+            if isinstance(batch, RejectedRow):
+                yield batch
+            else:
+                yield from batch.rows()
+
+    def batches(self, stream: Readable) -> Iterator[CostBatch | RejectedRow]:
+        """Every row of the file, in its order; those that are fit to be sent many at a time, however many that is.
 
         Args:
             stream: the file's decoded bytes.
@@ -121,22 +160,24 @@ class CostFileReader:
         """
         records, form = self._opened(stream)
         columns = records.columns
-        for batch in records.batches():
+        for whole in records.batches():
             self.columns = records.columns
-            if isinstance(batch, RejectedRow):
-                self._count(1)
-                yield batch
-                continue
-            if batch.columns != columns:  # only JSON goes on to find names
-                columns = batch.columns
+            if whole.columns != columns:  # only JSON goes on to find names
+                columns = whole.columns
                 form = LineItemForm(columns, self._item_times)
-            rows = self._judged(form, batch)
-            self._count(len(rows))
-            yield from rows
+            for chosen in self._chosen.of(whole):
+                yield from self._told(form, chosen)
         self._mending.finish()
-        if not self.rows_in:
+        if not self.rows_in and self._only is None:
             fix = "export it again and check that it has rows"
             raise InputRefused("the file has no rows", file=self._name, fix=fix)
+
+    def _told(self, form: CostForm, whole: Batch | RejectedRow) -> Iterator[CostBatch | RejectedRow]:
+        """Records as rows, counted."""
+        for batch in self._refusals.apart(whole):
+            for judged in [batch] if isinstance(batch, RejectedRow) else self._judged(form, batch):
+                self._count(1 if isinstance(judged, RejectedRow) else len(judged.lines))
+                yield judged
 
     def _opened(self, stream: Readable) -> tuple[CostRecords, CostForm]:
         """The file's records and their form, after what its first bytes and its header tell was judged."""
@@ -188,19 +229,22 @@ class CostFileReader:
         reason = "the first line is no header of CBF, FOCUS or line items"
         return InputRefused(reason, file=self._name, line=line, value=text, fix=_FORMS)
 
-    def _judged(self, form: CostForm, batch: Batch) -> list[CostRow | RejectedRow]:
+    def _judged(self, form: CostForm, batch: Batch) -> Iterator[CostBatch | RejectedRow]:
         """Rows that are all right, all at once; otherwise each part for itself, down to the rows that are not."""
         try:
             checked = form.read(batch.by_column())
         except CellFault as fault:
             if isinstance(batch, RowBatch) and len(batch.values) == 1:
-                return self._rejected(batch, fault)
-            return [row for part in batch.parts() for row in self._judged(form, part)]
+                yield from self._rejected(batch, fault)
+                return
+            for part in batch.parts():
+                yield from self._judged(form, part)
+            return
         self._totals.add(checked)
         self._noted.update(checked.noted)
-        return [*checked.rows(batch.lines)]
+        yield CostBatch(batch.lines, checked)
 
-    def _rejected(self, record: RowBatch, fault: CellFault) -> list[CostRow | RejectedRow]:
+    def _rejected(self, record: RowBatch, fault: CellFault) -> list[RejectedRow]:
         """The only record of a batch as a rejected row; nothing when it is blank."""
         line, values = record.lines[0], tuple(record.values[0])
         if record.blanks and is_blank(values):

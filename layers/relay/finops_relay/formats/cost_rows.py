@@ -75,7 +75,7 @@ CBF_COLUMNS = (
 
 _ORDER = {name: place for place, name in enumerate(CBF_COLUMNS)}
 _REGIONS = (REGION, "action/region")
-_SUM = Context(prec=100)
+SUM_CONTEXT = Context(prec=100)
 """Exact for 30 digits behind the point, 30 before it, and more rows than there are atoms on earth."""
 
 
@@ -132,8 +132,8 @@ class CostColumns:
     noted: Mapping[str, int]
     """What was changed, and in how many rows."""
 
-    def rows(self, lines: Iterable[int]) -> list[CostRow]:
-        """The rows, which begin on these *lines*."""
+    def by_row(self) -> list[dict[str, str]]:
+        """What each row has in its columns that are not blank, as :attr:`CostRow.columns`."""
         filled = [(name, cells) for name, cells in zip(self.names, self.cells, strict=True) if any(cells)]
         blank = dict.fromkeys((name for name, _ in filled), "")
         columns = [blank.copy() for _ in self.hours]  # in order from the start, and a fifth faster than dict(zip())
@@ -149,8 +149,25 @@ class CostColumns:
                     del row[name]
         for row, tags in zip(columns, self.tags or (), strict=False):
             row.update(tags)
-        costs = list(zip(*(_values(amounts, len(columns)) for amounts in self.amounts), strict=True))
-        return _many(lines, self.hours, columns, costs)
+        return columns
+
+    def costs(self) -> list[Sequence[Decimal | None]]:
+        """The dollars of all rows, column by column in the order of :data:`COSTS`; None for blank."""
+        return [[None] * len(self.hours) if amounts is None else amounts.values for amounts in self.amounts]
+
+
+@dataclass(frozen=True)
+class CostBatch:
+    """Rows that stand together in a file, all of them fit to be sent."""
+
+    lines: Sequence[int]
+    """Where each begins (see :attr:`CostRow.line`)."""
+    columns: CostColumns
+
+    def rows(self) -> list[CostRow]:
+        """The same, row by row."""
+        costs = list(zip(*self.columns.costs(), strict=True))
+        return _many(self.lines, self.columns.hours, self.columns.by_row(), costs)
 
 
 _NEW = CostRow.__new__
@@ -165,10 +182,6 @@ def _many(*values: Iterable[object]) -> list[CostRow]:
     for put, column in zip(_SLOTS, (numbers, *others), strict=True):
         deque(map(put, rows, column), maxlen=0)
     return rows
-
-
-def _values(amounts: Amounts | None, count: int) -> Iterable[Decimal | None]:
-    return repeat(None, count) if amounts is None else amounts.values
 
 
 class CostPlan:
@@ -301,7 +314,7 @@ class CostTotals:
         )
         columns = _or(cost), _or(discounted, cost), _or(amortized, cost), _or(both, amortized, discounted, cost)
         sums: dict[int, Decimal] = {}
-        with localcontext(_SUM):
+        with localcontext(SUM_CONTEXT):
             for place, values in enumerate(columns):
                 if id(values) not in sums:
                     sums[id(values)] = sum(values, Decimal(0))

@@ -25,6 +25,10 @@ CONFIG_NOTE = "config#active"
 
 Uuid = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")]
 Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,100}$")]
+ConnectionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
+MonthsOpen = Annotated[int, Field(ge=0, le=24, strict=True)]
+"""Strict: YAML reads `yes` as true, which would be 1."""
+Overlap = Literal["hold", "replace"]
 
 
 class Strict(BaseModel):
@@ -62,6 +66,39 @@ class PriceBooks(Strict):
     """Newest unused books of ours to keep at the vendor; older ones are deleted. Left out, none ever is."""
 
 
+class BillingRules(Strict):
+    """How the files of a connection may replace what it holds."""
+
+    months_open: MonthsOpen = 1
+    """Earlier months, besides this one, that may still be replaced."""
+    overlap: Overlap = "hold"
+    """Whether a file may replace hours that a file of another key has sent, or is held."""
+
+
+class ConnectionBilling(Strict):
+    """What is different for one connection."""
+
+    months_open: MonthsOpen | None = None
+    overlap: Overlap | None = None
+
+
+class Billing(BillingRules):
+    """Everything about billing drops."""
+
+    connections: dict[ConnectionId, ConnectionBilling] = Field(
+        default_factory=dict, json_schema_extra={"additionalProperties": False}
+    )
+    """By the connection's id at CloudZero."""
+
+    def for_connection(self, connection_id: str) -> BillingRules:
+        """Return the rules of one connection."""
+        own = self.connections.get(connection_id, ConnectionBilling())
+        return BillingRules(
+            months_open=self.months_open if own.months_open is None else own.months_open,
+            overlap=self.overlap if own.overlap is None else own.overlap,
+        )
+
+
 class InfracostConfig(Strict):
     """Who we are at Infracost; the template's parameters where left out."""
 
@@ -75,6 +112,7 @@ class RelayConfig(Strict):
     version: Literal[1] = 1
     infracost: InfracostConfig = Field(default_factory=InfracostConfig)
     price_books: PriceBooks = Field(default_factory=PriceBooks)
+    billing: Billing = Field(default_factory=Billing)
 
 
 class Effective(Strict):
@@ -87,6 +125,7 @@ class Effective(Strict):
     aws_organizations: tuple[str, ...]
     azure_organizations: tuple[str, ...]
     price_books: PriceBooks
+    billing: Billing
 
     @model_validator(mode="after")
     def _one_book_an_organization(self) -> Self:
@@ -140,6 +179,7 @@ def effective(config: RelayConfig, defaults: Defaults, version_id: str = "", fil
             aws_organizations=organizations(config.price_books.aws.organizations, defaults.aws_organization_id),
             azure_organizations=organizations(config.price_books.azure.organizations, defaults.azure_organization_id),
             price_books=config.price_books,
+            billing=config.billing,
         )
     except ValidationError as error:
         raise ConfigRefused(error.errors()[0]["msg"].removeprefix("Value error, "), file=file) from None
@@ -200,13 +240,14 @@ def _refuse_double_keys(node: yaml.Node | None, file: str) -> None:
 def _refused(error: ValidationError, tree: yaml.Node | None, file: str) -> ConfigRefused:
     """Turn pydantic's first problem into ours, with the line of the value."""
     problem = error.errors()[0]
-    path = ".".join(str(step) for step in problem["loc"])
+    path = ".".join(str(step) for step in problem["loc"] if step != "[key]")
+    unquoted = problem["type"] == "string_type" and problem["loc"][-1] == "[key]"  # YAML took it for a number
     return ConfigRefused(
         f"{path or 'the file'}: {problem['msg']}",
         file=file,
         line=_line_of(tree, problem["loc"]),
         value=str(problem.get("input", ""))[:120],
-        fix="see docs/configuration.md for what may stand there",
+        fix="put the name in quotes" if unquoted else "see docs/configuration.md for what may stand there",
     )
 
 

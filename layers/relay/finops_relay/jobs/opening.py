@@ -12,7 +12,16 @@ from finops_relay.delivery.ports import Ports
 from finops_relay.delivery.receipt import Outcome, Source
 from finops_relay.delivery.telling import announce, conclude, quarantine_delivery, write_receipt
 from finops_relay.delivery.waits import Waits
-from finops_relay.errors import LedgerConflict, RelayError, Wait
+from finops_relay.errors import (
+    InputRefused,
+    LedgerConflict,
+    RelayError,
+    ShortRead,
+    SourceChanged,
+    SourceForbidden,
+    SourceGone,
+    Wait,
+)
 
 MAX_WAITS = 100
 """Waits in a row for something that is ours or AWS's to mend, about a day; then the delivery is quarantined."""
@@ -37,7 +46,7 @@ def opened(
     known = ports.ledger.delivery(key)
     if known is not None and known.stage == "finished":
         return announce(ports, known)
-    if known is not None and known.stage in {"queued", "delivering"}:
+    if known is not None and known.stage in {"queued", "delivering", "naming"}:
         return known
     if known is not None and known.stage == "prepared":
         return Opened(known)
@@ -101,6 +110,43 @@ def heard(ports: Ports, delivery_id: str, waits: Waits) -> Iterator[None]:
             else f"trouble on our side ({type(error).__name__}), see the log"
         )
         raise waiting(ports, known, waits.after(known.waits), why) from error
+
+
+def read_to_its_end(
+    ports: Ports, source: ObjectVersion, waits: Waits, known: Callable[[], Delivery], story: Callable[[], Delivery]
+) -> Delivery:
+    """Run the *story* of a dropped object, or end its delivery as the trouble with the object has it.
+
+    Args:
+        ports: everything outside.
+        source: what was dropped.
+        waits: after trouble.
+        known: gives the delivery as it was last saved, with what the story has found out.
+        story: reads the object.
+
+    Raises:
+        Wait: the object cannot be read now.
+    """
+    try:
+        return story()
+    except InputRefused as error:
+        return conclude(ports, rejected(ports, known(), str(error)))
+    except SourceChanged as error:
+        return conclude(ports, known().ended(Outcome.SUPERSEDED, ports.clock.now(), str(error)))
+    except SourceGone as error:
+        return quarantine_delivery(ports, known(), str(error), source)
+    except (SourceForbidden, ShortRead) as error:
+        delivery = known()
+        if delivery.waits >= MAX_WAITS:
+            return quarantine_delivery(ports, delivery, str(error), source)
+        raise waiting(ports, delivery, waits.after(delivery.waits), str(error)) from error
+
+
+def rejected(ports: Ports, delivery: Delivery, reason: str, next_command: str = "") -> Delivery:
+    """Return a delivery that ends because of what was dropped; of a dry run, that is its verdict."""
+    if delivery.dry_run:
+        delivery = delivery.but(plan={"verdict": "would_be_rejected", "why": reason, "steps": []})
+    return delivery.ended(Outcome.REJECTED, ports.clock.now(), reason, next_command)
 
 
 def change_target(ports: Ports, name: str, change: Callable[[Target], Target]) -> Target:

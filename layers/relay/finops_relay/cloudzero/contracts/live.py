@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
-from decimal import Decimal
+from datetime import date, datetime
+from decimal import Context, Decimal, Inexact, InvalidOperation, localcontext
+from functools import lru_cache
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
+from pydantic import TypeAdapter
 from typing_extensions import override
 
 from finops_relay.cloudzero.client import (
@@ -20,6 +22,7 @@ from finops_relay.cloudzero.client import (
     MONTH,
     CloudZero,
     changing,
+    drop_hour,
     fitting,
     outline,
     required,
@@ -29,6 +32,7 @@ from finops_relay.cloudzero.client import (
 )
 from finops_relay.cloudzero.idempotency import IdempotencyKeys
 from finops_relay.cloudzero.records import (
+    COST_COLUMNS,
     MAX_READ_MAGNITUDE,
     AllocationRecord,
     BillingDrop,
@@ -46,12 +50,16 @@ from finops_relay.cloudzero.records import (
     DropOperation,
     DropSummary,
     Granularity,
+    HeldHour,
     HeldRow,
     Insight,
     InsightChange,
     MetricRecord,
+    ReadMoment,
     RecordKey,
+    SentRow,
     StoredRecord,
+    bounded_as_read,
     plain,
 )
 from finops_relay.errors import AnswerNotUnderstood, InputRefused, VendorError
@@ -82,6 +90,9 @@ MAX_RECORDS = 1000
 """That one reading of telemetry gives."""
 MAX_MONTH_BYTES = 150_000_000
 """Of a month that is read back: a stream holds 70 MB of bodies a month, and an answer may be wordier."""
+
+_SUMS = Context(prec=2 * MAX_READ_MAGNITUDE + 20, traps=[Inexact, InvalidOperation])
+"""Adds any amounts of an answer to the last digit, or raises."""
 
 
 @dataclass(frozen=True)
@@ -314,15 +325,20 @@ class LiveCloudZero(CloudZero):
 
     @override
     def billing_drop_rows(self, connection_id: str, month: date) -> tuple[BillingRow, ...]:
+        answer = self._month(connection_id, month)
+        rows = _single(answer, [held for held in _object(answer.json()).values() if isinstance(held, list)])
+        return tuple(_billing_row(answer, found) for found in rows)
+
+    @override
+    def billing_drop_hours(self, connection_id: str, month: date) -> Mapping[int, HeldHour]:
+        return _hours(self._month(connection_id, month))
+
+    def _month(self, connection_id: str, month: date) -> Answer:
+        """Ask for what a connection holds of a month."""
         ids = {"connection_id": connection_id, "month": month.strftime(MONTH)}
-        answer = self.http.request(
+        return self.http.request(
             "GET", MONTH_ROWS, ids=ids, headers_of=lambda _: self._sandbox, safe=True, at_most_bytes=MAX_MONTH_BYTES
         )
-        lists = [held for held in _object(answer.json()).values() if isinstance(held, list)]
-        if len(lists) != 1:
-            msg = "the answer has no single list of rows"
-            raise AnswerNotUnderstood(msg, answer.call)
-        return tuple(_billing_row(answer, found) for found in lists[0])
 
     @override
     def validate_billing_drop(self, drop: BillingDrop | bytes) -> DropCheck:
@@ -348,6 +364,16 @@ class LiveCloudZero(CloudZero):
     @override
     def drop_row(cls, cells: Mapping[str, str]) -> bytes:
         return encoded(cells)
+
+    @classmethod
+    @override
+    def sent_rows(cls, body: bytes) -> tuple[SentRow, ...]:
+        found = []
+        for raw in outline(body, _Drop).data:
+            row = outline(raw, _SentCosts)
+            costs = (row.cost_0, row.cost_1, row.cost_2, row.cost_3, row.cost_4)
+            found.append(SentRow(drop_hour(row.start), costs, bytes(raw)))
+        return tuple(found)
 
     # --- what the calls share -----------------------------------------------------------------------------------------
 
@@ -401,6 +427,21 @@ class _Drop(msgspec.Struct, forbid_unknown_fields=True):
     month: str
     operation: DropOperation
     data: list[msgspec.Raw]
+
+
+class _SentCosts(
+    msgspec.Struct,
+    rename={"start": "time/usage_start", **{f"cost_{place}": name for place, name in enumerate(COST_COLUMNS)}},
+    gc=False,
+):
+    """What counts of a row that is sent."""
+
+    start: str
+    cost_0: Decimal
+    cost_1: Decimal | None = None
+    cost_2: Decimal | None = None
+    cost_3: Decimal | None = None
+    cost_4: Decimal | None = None
 
 
 def _told(answer: Answer) -> dict[str, Any]:
@@ -510,6 +551,92 @@ def _billing_row(answer: Answer, found: object) -> BillingRow:
     columns = {name: _cell(value) for name, value in held.items() if value is not None}
     start, cost = columns.pop("time/usage_start", None), columns.pop("cost/cost", None)
     return answer.fitted(HeldRow, {"usage_start": start, "cost": cost, "columns": columns})
+
+
+def _single(answer: Answer, lists: Sequence[Made]) -> Made:
+    """Return the only one of *lists*. Raises AnswerNotUnderstood."""
+    if len(lists) != 1:
+        msg = "the answer has no single list of rows"
+        raise AnswerNotUnderstood(msg, answer.call)
+    return lists[0]
+
+
+class _HeldCosts(
+    msgspec.Struct,
+    rename={"start": "time/usage_start", **{f"cost_{place}": name for place, name in enumerate(COST_COLUMNS)}},
+    gc=False,  # it is gone before a cycle could be
+):
+    """What counts of a row when a month is added up; the rest of it never becomes an object."""
+
+    start: Any = None
+    cost_0: Any = None
+    cost_1: Any = None
+    cost_2: Any = None
+    cost_3: Any = None
+    cost_4: Any = None
+
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_rows = msgspec.json.Decoder(list[msgspec.Raw])
+_held_costs = msgspec.json.Decoder(_HeldCosts, float_hook=Decimal)
+_moments: TypeAdapter[datetime] = TypeAdapter(ReadMoment)
+_NOT_READ = (msgspec.MsgspecError, ValueError, ArithmeticError, RecursionError)
+"""What a decoder raises, and a Decimal; all of them quote."""
+
+
+def _hours(answer: Answer) -> Mapping[int, HeldHour]:
+    """Add up the rows of a month, of which never more than one is an object. Raises AnswerNotUnderstood."""
+    hours: dict[int, list[Any]] = {}
+    with localcontext(_SUMS):
+        for number, raw in enumerate(_raw_rows(answer), 1):
+            try:
+                row = _held_costs.decode(raw)
+                held = hours.setdefault(_hour(_text(row.start)), [0, *(None for _ in COST_COLUMNS)])
+                held[0] += 1
+                costs = (row.cost_0, row.cost_1, row.cost_2, row.cost_3, row.cost_4)
+                for place, cost in enumerate(costs, 1):
+                    if cost is not None and cost != "":
+                        held[place] = Decimal(_text(cost)) + (held[place] or 0)
+            except _NOT_READ:
+                msg = f"row {number:,} of the month has a time or an amount that cannot be understood"
+                raise AnswerNotUnderstood(msg, answer.call) from None
+    return {hour: HeldHour(rows, _bounded(answer, costs)) for hour, (rows, *costs) in sorted(hours.items())}
+
+
+def _raw_rows(answer: Answer) -> Sequence[msgspec.Raw]:
+    """Return the rows of a month as they stand in the answer. Raises AnswerNotUnderstood."""
+    try:
+        members = _members.decode(answer.body)
+        return _rows.decode(_single(answer, [held for held in members.values() if bytes(memoryview(held)[:1]) == b"["]))
+    except msgspec.ValidationError:
+        return _single(answer, ())
+    except _NOT_READ:
+        msg = "the answer is JSON that is cut short or malformed"
+        raise AnswerNotUnderstood(msg, answer.call) from None
+
+
+@lru_cache(maxsize=10_000)
+def _hour(start: str) -> int:
+    """Return the hour since the epoch of a time; a month has 744 of them, on a million rows. Raises ValueError."""
+    return int(_moments.validate_python(start).timestamp() // 3600)
+
+
+def _bounded(answer: Answer, costs: Sequence[Decimal | None]) -> tuple[Decimal | None, ...]:
+    """Return sums, which are of a size that amounts may have. Raises AnswerNotUnderstood."""
+    try:
+        return tuple(cost if cost is None else bounded_as_read(cost) for cost in costs)
+    except ValueError:
+        msg = "an hour of the month has an amount that cannot be understood"
+        raise AnswerNotUnderstood(msg, answer.call) from None
+
+
+def _text(value: object) -> str:
+    """Return the text of a cell that is text or a number. Raises ValueError."""
+    cell = _cell(value)
+    if not isinstance(cell, str):
+        msg = "the cell is neither text nor a number"
+        raise ValueError(msg)  # noqa: TRY004 -- as everything that cannot be read
+    return cell
 
 
 def _cell(value: object) -> object:

@@ -19,6 +19,7 @@ from finops_relay.cloudzero.client import (
     MAX_COSTS_BYTES,
     CloudZero,
     changing,
+    drop_hour,
     fitting,
     outline,
     required,
@@ -28,6 +29,7 @@ from finops_relay.cloudzero.client import (
 )
 from finops_relay.cloudzero.idempotency import IdempotencyKeys
 from finops_relay.cloudzero.records import (
+    COST_COLUMNS,
     AllocationRecord,
     BillingDrop,
     Budget,
@@ -44,6 +46,7 @@ from finops_relay.cloudzero.records import (
     InsightChange,
     MetricRecord,
     RecordKey,
+    SentRow,
 )
 from finops_relay.errors import AnswerNotUnderstood, InputRefused
 from finops_relay.http.answers import Answer
@@ -287,6 +290,18 @@ class OpenapiCloudZero(CloudZero):
             metadata[name] = value
         return encoded({**item, "metadata": metadata} if metadata else item)
 
+    @classmethod
+    @override
+    def sent_rows(cls, body: bytes) -> tuple[SentRow, ...]:
+        found = []
+        for drop in outline(body, _Drops).billing_drops:
+            for raw in outline(drop, _Items).line_items:
+                row = outline(raw, _SentItem)
+                others = (row.metadata.get(name) for name in COST_COLUMNS[1:])
+                costs = (row.cost, *(None if cost is None else Decimal(cost) for cost in others))
+                found.append(SentRow(drop_hour(row.timestamp), costs, bytes(raw)))
+        return tuple(found)
+
     # --- what the calls share -----------------------------------------------------------------------------------------
 
     def _without_keys(self, keys: IdempotencyKeys | None) -> None:
@@ -303,6 +318,20 @@ class _Drops(msgspec.Struct, forbid_unknown_fields=True):
     """A body of drops, which are not looked at."""
 
     billing_drops: list[msgspec.Raw]
+
+
+class _Items(msgspec.Struct, forbid_unknown_fields=True):
+    """A drop, its items not looked at."""
+
+    line_items: list[msgspec.Raw]
+
+
+class _SentItem(msgspec.Struct, gc=False):
+    """What counts of an item that is sent."""
+
+    timestamp: str
+    cost: Decimal
+    metadata: dict[str, str] = {}
 
 
 class _Point(BaseModel):

@@ -245,7 +245,7 @@ class _Run:
             use = uses.get(org)
             steps.append(f"activate it for organization {org} instead of {use.active if use else 'an unknown book'}")
         plan = {"verdict": "would_fail" if refusal else "would_deliver", "why": refusal, "steps": steps}
-        self.delivery = self.delivery.but(plan=plan, next_command=_for_real(self.delivery))
+        self.delivery = self.delivery.but(plan=plan, next_command=commands.drop_for_real(self.delivery.source))
         self._end(Outcome.UNCHANGED, "a dry run: nothing was written at the vendor")
 
     def _create(self) -> None:
@@ -581,15 +581,6 @@ class _Run:
 
 
 KEPT = "the former price book stays active"
-
-
-def _for_real(delivery: Delivery) -> str:
-    """Return the commands that drop what was planned under ``incoming/``: the parts of a folder before its marker."""
-    source = delivery.source
-    drops = [*(part.key for part in source.parts), source.key]
-    goals = ["incoming/" + key.removeprefix("plan/") for key in drops]
-    bucket = f"s3://{source.bucket}/"
-    return " && ".join(commands.copy(bucket + key, bucket + goal) for key, goal in zip(drops, goals, strict=True))
 
 
 def _all_accepted(rows: Rows) -> Rows:

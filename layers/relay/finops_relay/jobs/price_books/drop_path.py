@@ -10,19 +10,18 @@ with root ``incoming`` or ``plan`` and provider ``aws`` or ``azure``.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 
 from finops_relay.errors import InputRefused
 from finops_relay.formats.price_sheets import Provider
+from finops_relay.jobs.folders import SUCCESS, Shape, is_bookkeeping
+from finops_relay.jobs.mended import MENDED, folder_of, mended_delivery
 
-MARKERS = frozenset({"_SUCCESS", "manifest.json"})
+MARKERS = (SUCCESS, "manifest.json")
 ROLLBACK = "rollback.json"
-MENDED = "mended"
 SUFFIXES = (".csv", ".csv.gz", ".zip")
 ROOTS = ("incoming", "plan")
-_DELIVERY = re.compile(r"[0-9a-f]{64}\.csv")
 
 
 class Meaning(StrEnum):
@@ -54,9 +53,22 @@ def is_sheet(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
-def is_hidden(name: str) -> bool:
-    """Return whether a name is bookkeeping of the tool that wrote the folder (``_committed_1``); no sheet's is."""
-    return name.startswith("._") or (name.startswith(("_", ".")) and not is_sheet(name))
+def is_part(name: str) -> bool:
+    """Return whether an object of a folder, by its name there, may be a part of its book."""
+    return name not in MARKERS and not is_bookkeeping(name, SUFFIXES)
+
+
+def is_folder(path: str) -> bool:
+    """Return whether a prefix, with its slash, is a folder that a marker would complete."""
+    try:
+        return parse(f"{path}{SUCCESS}").meaning is Meaning.MARKER
+    except InputRefused:
+        return False
+
+
+def place(key: str) -> str:
+    """Return the folder that a book belongs to, whether it was planned or dropped for real, mended or not."""
+    return folder_of(key).partition("/")[2]
 
 
 def parse(key: str) -> DropPath:
@@ -75,16 +87,13 @@ def parse(key: str) -> DropPath:
         raise InputRefused("the folder does not say whose prices these are", file=key, value=word, fix=fix)
 
     meaning = _meaning(key, folders, folder, name)
-    mends = name.removesuffix(".csv") if meaning is Meaning.MENDED else ""
+    mends = mended_delivery(key) if meaning is Meaning.MENDED else ""
     return DropPath(meaning, Provider(word), dry_run=root == "plan", folder=f"{folder}/", mends=mends)
 
 
 def _meaning(key: str, folders: list[str], folder: str, name: str) -> Meaning:
     """Return what a file is by its name and the folders between it and its provider's."""
     if folders and folders[-1] == MENDED:
-        if not _DELIVERY.fullmatch(name):
-            fix = "keep the name of the rejected-rows file: {delivery id}.csv"
-            raise InputRefused("the name does not say which delivery it mends", file=key, value=name, fix=fix)
         return Meaning.MENDED
     if folders:
         return Meaning.MARKER if name in MARKERS else Meaning.PART
@@ -97,3 +106,12 @@ def _meaning(key: str, folders: list[str], folder: str, name: str) -> Meaning:
     raise InputRefused(
         "not a price sheet by its name", file=key, value=name, fix="drop a .csv, .csv.gz or .zip of CSVs"
     )
+
+
+FOLDERS = Shape(
+    prefixes=tuple(f"incoming/price-books/{provider.value}/" for provider in Provider),
+    markers=MARKERS,
+    is_part=is_part,
+    is_folder=is_folder,
+)
+"""Where sheets of one book are put together."""

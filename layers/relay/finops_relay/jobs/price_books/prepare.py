@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -11,12 +11,11 @@ from typing import Any, BinaryIO, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from finops_relay.delivery import commands
 from finops_relay.delivery.defaults import Defaults
 from finops_relay.delivery.identity import ObjectVersion, digest
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Ports, SpoolWriter
-from finops_relay.delivery.receipt import Outcome, Part, Rows, Unit, rejected_key
+from finops_relay.delivery.receipt import Outcome, Rows, Unit, rejected_key
 from finops_relay.delivery.telling import conclude, quarantine_delivery, write_receipt
 from finops_relay.delivery.waits import Waits
 from finops_relay.errors import (
@@ -30,26 +29,22 @@ from finops_relay.errors import (
 )
 from finops_relay.formats.archives import Budget, Ceilings, Member, csv_members
 from finops_relay.formats.price_sheets import MemberCounts, PriceBookReader, Provider, SheetRules
-from finops_relay.formats.rejected_rows import RejectedFile, read_mended
+from finops_relay.formats.rejected_rows import RejectedFile
 from finops_relay.formats.source_hash import HashedSource
+from finops_relay.jobs import mended
 from finops_relay.jobs.config import Effective, in_force
 from finops_relay.jobs.opening import MAX_WAITS, Opened, change_target, heard, opened, waiting
+from finops_relay.jobs.pinning import Listed, listed, pin, pinned_parts
 from finops_relay.jobs.price_books import drop_path
 from finops_relay.jobs.price_books.drop_path import DropPath, Meaning
-from finops_relay.jobs.price_books.folders import end_held_folder
 from finops_relay.jobs.price_books.remembered import KIND, Shelf, Work, target_name
 
 MAX_SMALL_FILE_BYTES = 1_000_000
 """Of a manifest or a rollback.json."""
-MAX_MENDS = 20
-"""Mended files of mended files: beyond this a new sheet is the better way."""
 MAX_NAME = 1_024
 """Characters of a member's name in a receipt: as long as a key may be; a zip allows 65,535."""
 TIME_LEFT_S = 20.0
 """Kept to write the receipt of a book that does not fit into one invocation."""
-
-Mended = dict[str, dict[int, Mapping[str, str]]]
-"""Mended rows: member's name (empty where there is one) -> line -> values by column."""
 
 
 class Rollback(BaseModel):
@@ -229,21 +224,18 @@ class _Preparation:
         delivery = self.delivery = self._addressed(self.delivery, provider, config)
         if self.path.meaning is Meaning.ROLLBACK:
             return self._rollback(delivery)
-        base, mended = delivery, Mended()
+        base, rows = delivery, mended.Rows()
         if self.path.meaning is Meaning.MENDED:
-            delivery, base, mended = self._mended(delivery)
+            delivery, base, rows = self._mended(delivery)
         parts: tuple[ObjectVersion, ...]
         counts: Mapping[str, int] = {}
         if drop_path.parse(base.source.key).meaning is Meaning.MARKER:
             base, counts, warnings = self._pinned(base)
             delivery = (base if base.id == delivery.id else delivery.but(source=delivery.source)).warn(*warnings)
-            parts = tuple(
-                ObjectVersion(base.source.bucket, part.key, part.version, part.etag, part.bytes)
-                for part in base.source.parts
-            )
+            parts = pinned_parts(base)
         else:
-            parts = (_version(base),)
-        return self._read(delivery, provider, config, parts, mended, counts)
+            parts = (mended.version_of(base),)
+        return self._read(delivery, provider, config, parts, rows, counts)
 
     def _provider(self) -> Provider:
         if self.path.provider is None:
@@ -313,44 +305,22 @@ class _Preparation:
             )
         return text
 
-    def _mended(self, delivery: Delivery) -> tuple[Delivery, Delivery, Mended]:
-        """Return the delivery, the one whose source is read again, and all mended rows (member -> line -> values)."""
-        chain: list[Delivery] = []
-        mends, files = self.path.mends, [self.source]
-        while True:
-            original = self.ports.ledger.delivery(mends)
-            same_folder = original is not None and _place(original.source.key) == _place(self.source.key)
-            if original is None or original.kind != KIND or not same_folder or len(chain) >= MAX_MENDS:
-                fix = f"drop the whole sheet again, or put the file into mended/ beside what {mends[:12]}… came from"
-                raise InputRefused(
-                    "there is no delivery of this folder to mend", file=self.source.key, value=mends, fix=fix
-                )
-            chain.append(original)
-            mends = str(original.work.get("mends", ""))
-            if not mends:
-                break
-            files.append(_version(original))
-        if not chain[0].rejected_rows:
-            raise InputRefused(
-                "the delivery it mends has no rejected rows", file=self.source.key, fix="drop a new sheet"
-            )
-        rows = Mended()
-        for version in reversed(files):  # the newest file has the last word
-            with self.ports.drops.open(version) as stream:
-                for member, lines in read_mended(stream, version.key).items():
-                    rows.setdefault(member, {}).update(lines)
-        base = chain[-1]
-        work = Work.model_validate(delivery.work).model_copy(update={"mends": chain[0].id})
+    def _mended(self, delivery: Delivery) -> tuple[Delivery, Delivery, mended.Rows]:
+        """Return the delivery, the one whose source is read again, and all mended rows."""
+        found = mended.mending(
+            self.ports, self.source, self.path.mends, kind=KIND, place=drop_path.place, whole="sheet"
+        )
+        work = Work.model_validate(delivery.work).model_copy(update={"mends": found.original.id})
         mending = delivery.but(
             # As old as the book it mends: a newer book is not replaced by an older one with mended rows.
-            order=f"{chain[0].order}+{delivery.order}",
+            order=f"{found.original.order}+{delivery.order}",
             work=work.model_dump(mode="json"),
         )
-        return mending, base, rows
+        return mending, found.base, found.rows
 
     def _pinned(self, delivery: Delivery) -> tuple[Delivery, Mapping[str, int], list[str]]:
         """Return the folder's delivery with its parts pinned and saved, rows that each part must have, and warnings."""
-        manifest = self._manifest(_version(delivery))
+        manifest = self._manifest(mended.version_of(delivery))
         warnings: list[str] = []
         if not delivery.source.parts:
             delivery, warnings = self._pin(delivery, manifest)
@@ -361,24 +331,13 @@ class _Preparation:
 
     def _pin(self, delivery: Delivery, manifest: Manifest | None) -> tuple[Delivery, list[str]]:
         """Pin the present versions of the folder's parts."""
-        bucket, marker = delivery.source.bucket, delivery.source.key
-        folder = f"{marker.rpartition('/')[0]}/"
-        listed = {found.key.removeprefix(folder): found for found in self.ports.drops.listing(bucket, folder)}
-        there = {name: found for name, found in listed.items() if _is_part(name)}
+        marker = delivery.source.key
+        beside = listed(self.ports, delivery, drop_path.is_part)
         names, warnings = (
-            _by_manifest(manifest, there, folder, marker) if manifest else (_all_sheets(there, marker), [])
+            _by_manifest(manifest, beside, marker) if manifest else (_all_sheets(beside.parts, marker), [])
         )
-        if not names:
-            raise InputRefused("the folder holds no price sheet", file=marker, fix="upload the parts, then the marker")
-        if len(names) > self.ceilings.members:
-            reason = f"the folder holds {len(names)} parts"
-            raise InputRefused(reason, file=marker, fix=f"keep to {self.ceilings.members}")
-        end_held_folder(self.ports, bucket, folder, f"the marker has come: delivery {delivery.id}")
-        pins = [self.ports.drops.pin(bucket, there[name].key) for name in names]
-        _refuse_late_parts(pins, listed.get(marker.removeprefix(folder)))
-        parts = tuple(Part(key=pin.key, version=pin.version_id, etag=pin.etag, bytes=pin.size_bytes) for pin in pins)
-        pinned = delivery.but(source=delivery.source.model_copy(update={"parts": parts}))
-        self.delivery = self.ports.ledger.save(pinned)
+        most = self.ceilings.members
+        self.delivery = pin(self.ports, delivery, beside, names, most=most, noun="price sheet")
         return self.delivery, warnings
 
     def _manifest(self, marker: ObjectVersion) -> Manifest | None:
@@ -405,7 +364,7 @@ class _Preparation:
         provider: Provider,
         config: Effective,
         parts: tuple[ObjectVersion, ...],
-        mended: Mended,
+        mended_rows: mended.Rows,
         counts: Mapping[str, int],
     ) -> Delivery:
         """Read every part, write the spool, and return the delivery prepared and saved, or refused."""
@@ -417,10 +376,10 @@ class _Preparation:
                 for part in parts:
                     before = tally.rows_in
                     delivery = self._read_part(
-                        delivery, reader, budget, part, mended, rejects, tally, alone=len(parts) == 1
+                        delivery, reader, budget, part, mended_rows, rejects, tally, alone=len(parts) == 1
                     )
                     _refuse_short_part(part.key, tally.rows_in - before, counts)
-                _refuse_unknown_members(self.source.key, mended, tally)
+                _refuse_unknown_members(self.source.key, mended_rows, tally)
                 return self._judged(delivery, reader, tally, rejects, config)
             except LedgerConflict:  # another run prepares the same files under the same names: they are its own now
                 raise
@@ -434,7 +393,7 @@ class _Preparation:
         reader: PriceBookReader,
         budget: Budget,
         part: ObjectVersion,
-        mended: Mended,
+        mended_rows: mended.Rows,
         rejects: RejectedFile,
         tally: _Tally,
         *,
@@ -447,7 +406,7 @@ class _Preparation:
             alone = alone and len(members) == 1
             rejects.several = not alone
             for member in members:
-                lines = mended.get("" if alone else member.name, {})
+                lines = mended_rows.get("" if alone else member.name, {})
                 self._rewrite(delivery, reader, member, lines, rejects, tally)
             if part.key != delivery.source.key:
                 return delivery
@@ -458,7 +417,7 @@ class _Preparation:
         delivery: Delivery,
         reader: PriceBookReader,
         member: Member,
-        mended: Mapping[int, Mapping[str, str]],
+        lines: Mapping[int, Mapping[str, str]],
         rejects: RejectedFile,
         tally: _Tally,
     ) -> None:
@@ -469,7 +428,7 @@ class _Preparation:
         with suppress(_NothingWritten), member.open() as stream, self.ports.spool.writer(key, "text/csv") as out:
             measured = _Measured(out)
             counts = reader.rewrite(
-                member.name, stream, measured.write, lambda row: rejects.add(member.name, row), mended or None
+                member.name, stream, measured.write, lambda row: rejects.add(member.name, row), lines or None
             )
             tally.add(member.name, counts)
             if not counts.written:
@@ -494,9 +453,8 @@ class _Preparation:
             key = rejected_key(delivery.id)
             with self.ports.drops.writer(key, "text/csv") as out:
                 rejects.write_to(out.write)
-            delivery = delivery.but(
-                rejected_rows=f"s3://{delivery.source.bucket}/{key}", next_command=_mend_command(delivery)
-            )
+            command = mended.mend_command(delivery, mended.folder_of(delivery.source.key))
+            delivery = delivery.but(rejected_rows=f"s3://{delivery.source.bucket}/{key}", next_command=command)
             if rejects.omitted:
                 more = f"the rejected-rows file is full: {rejects.omitted:,} more rejected rows are not in it"
                 delivery = delivery.warn(more)
@@ -553,11 +511,6 @@ def _refusal(tally: _Tally, max_share: float) -> str:
     return ""
 
 
-def _is_part(name: str) -> bool:
-    """Return whether an object of a folder, by its name there, may be a part of its book."""
-    return bool(name) and "/" not in name and name not in drop_path.MARKERS and not drop_path.is_hidden(name)
-
-
 def _all_sheets(there: Mapping[str, ObjectVersion], marker: str) -> list[str]:
     """Return the names of a folder's parts where no manifest names them; all of them must be sheets."""
     strange = [name for name in there if not drop_path.is_sheet(name)]
@@ -568,10 +521,9 @@ def _all_sheets(there: Mapping[str, ObjectVersion], marker: str) -> list[str]:
     return list(there)
 
 
-def _by_manifest(
-    manifest: Manifest, there: Mapping[str, ObjectVersion], folder: str, marker: str
-) -> tuple[list[str], list[str]]:
+def _by_manifest(manifest: Manifest, beside: Listed, marker: str) -> tuple[list[str], list[str]]:
     """Return the names of the parts that a manifest names, and warnings; each must be there, once and whole."""
+    there = beside.parts
     names = [blob.blob_name.rpartition("/")[2] for blob in manifest.blobs]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
@@ -579,7 +531,7 @@ def _by_manifest(
         raise InputRefused("the manifest names two parts of one name", file=marker, value=twice[0], fix=fix)
     missing = [name for name in names if name not in there]
     if missing:
-        fix = f"upload it to {folder}, then drop the manifest again"
+        fix = f"upload it to {beside.folder}, then drop the manifest again"
         raise InputRefused("a part that the manifest names is missing", file=marker, value=missing[0], fix=fix)
     warnings = [f"{name} is not named by the manifest and was left out" for name in there if name not in names]
     for blob, name in zip(manifest.blobs, names, strict=True):
@@ -592,14 +544,6 @@ def _by_manifest(
     return names, warnings
 
 
-def _refuse_late_parts(parts: Sequence[ObjectVersion], marker: ObjectVersion | None) -> None:
-    """Refuse a part that came after its marker: with the others it may be a mixture. S3's dates are whole seconds."""
-    for part in parts:
-        if marker is not None and part.at.replace(microsecond=0) > marker.at.replace(microsecond=0):
-            fix = "drop the marker again once every part is there"
-            raise InputRefused("the part was written after the marker", file=part.key, fix=fix)
-
-
 def _refuse_short_part(key: str, rows: int, counts: Mapping[str, int]) -> None:
     """Refuse a part with fewer rows than the manifest says: a short file is never taken for a whole one."""
     expected = counts.get(key.rpartition("/")[2], 0)
@@ -608,35 +552,11 @@ def _refuse_short_part(key: str, rows: int, counts: Mapping[str, int]) -> None:
         raise InputRefused(f"the part has {rows} rows, the manifest says {expected}", file=key, fix=fix)
 
 
-def _refuse_unknown_members(file: str, mended: Mended, tally: _Tally) -> None:
+def _refuse_unknown_members(file: str, rows: mended.Rows, tally: _Tally) -> None:
     """Refuse mended rows of a file that the book does not have: they would be lost without a word."""
-    unknown = sorted(set(mended) - {"", *tally.members}) or ([""] if "" in mended and len(tally.members) > 1 else [])
+    unknown = sorted(set(rows) - {"", *tally.members}) or ([""] if "" in rows and len(tally.members) > 1 else [])
     if unknown:
         fix = "keep the line column as the rejected-rows file had it"
         raise InputRefused(
             "a mended row names a file that the book does not have", file=file, value=unknown[0], fix=fix
         )
-
-
-def _mend_command(delivery: Delivery) -> str:
-    """Return the commands that fetch the rejected rows and drop them back once they are mended."""
-    bucket, name = delivery.source.bucket, f"{delivery.id}.csv"
-    back = f"s3://{bucket}/{_folder(delivery.source.key)}{drop_path.MENDED}/{name}"
-    fetch = commands.copy(f"s3://{bucket}/{rejected_key(delivery.id)}", name)
-    return f"{fetch}  # mend it, then: {commands.copy(name, back)}"
-
-
-def _folder(key: str) -> str:
-    """Return the folder that a book was dropped into, also for its mended rows."""
-    return f"{key.rpartition('/')[0]}/".removesuffix(f"{drop_path.MENDED}/")
-
-
-def _place(key: str) -> str:
-    """Return the folder that a book belongs to, whether it was planned or dropped for real."""
-    return _folder(key).partition("/")[2]
-
-
-def _version(delivery: Delivery) -> ObjectVersion:
-    """Return the object version that a delivery is about."""
-    source = delivery.source
-    return ObjectVersion(source.bucket, source.key, source.version, source.etag, source.bytes)

@@ -1,0 +1,1 @@
+"""Billing drops: costs that are sent to CloudZero, each row once."""

@@ -1,0 +1,82 @@
+"""Whose turn it is on a connection: one delivery has it, from its first check until it has ended; others wait.
+
+A held delivery keeps it until a person has decided, and the receipts of those behind say so.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from finops_relay.delivery.ledger import Delivery, Target
+from finops_relay.delivery.ports import Ports
+from finops_relay.delivery.receipt import Outcome
+from finops_relay.delivery.telling import write_receipt
+from finops_relay.errors import LedgerConflict
+from finops_relay.jobs.billing.remembered import Connection, Waiting, Work
+from finops_relay.jobs.opening import change_target
+
+MOST_TOLD = 200
+"""Receipts that say at once behind which held delivery they wait; further ones say so when it is their turn to ask."""
+
+
+def enter(ports: Ports, delivery: Delivery) -> Delivery | None:
+    """Remember that a prepared delivery waits for its turn; return the held one that it waits for, if there is one."""
+    work = Work.model_validate(delivery.work)
+    entry = Waiting(
+        order=delivery.order,
+        key=work.key,
+        month=work.month,
+        whole_month=work.whole_month,
+        addition=bool(work.adds_to),
+    )
+
+    def entered(target: Target) -> Target:
+        connection = Connection.model_validate(target.content)
+        waiting = {**connection.waiting, delivery.id: entry}
+        return _with(target, connection.model_copy(update={"waiting": waiting}))
+
+    busy = Connection.model_validate(change_target(ports, delivery.target, entered).content).busy
+    other = ports.ledger.delivery(busy) if busy and busy != delivery.id else None
+    return other if other is not None and other.outcome is Outcome.HELD else None
+
+
+def take(ports: Ports, delivery: Delivery) -> str:
+    """Take the connection if nobody has it; return the delivery that has it."""
+
+    def taken(target: Target) -> Target:
+        connection = Connection.model_validate(target.content)
+        return target if connection.busy else _with(target, connection.model_copy(update={"busy": delivery.id}))
+
+    return Connection.model_validate(change_target(ports, delivery.target, taken).content).busy
+
+
+def leave(ports: Ports, delivery: Delivery) -> None:
+    """Give the connection to the next one; saying it twice changes nothing."""
+    if delivery.dry_run or not delivery.target:
+        return
+    change_target(
+        ports,
+        delivery.target,
+        lambda target: _with(target, Connection.model_validate(target.content).without(delivery.id)),
+    )
+
+
+def tell_those_behind(ports: Ports, held: Delivery) -> None:
+    """Let the receipts of those that wait say behind which held delivery they do."""
+    connection = Connection.model_validate(ports.ledger.target(held.target).content)
+    for known in [known for known in connection.waiting if known != held.id][:MOST_TOLD]:
+        other = ports.ledger.delivery(known)
+        if other is None or other.outcome is not Outcome.PENDING or other.reason == behind(held):
+            continue
+        with suppress(LedgerConflict):  # it is just being worked on, and says so itself
+            write_receipt(ports, ports.ledger.save(other.but(reason=behind(held))))
+
+
+def behind(held: Delivery) -> str:
+    """Return what the receipt of a delivery says that waits for a held one."""
+    return f"waits: behind delivery {held.id} of {held.source.key!r}, which is held: a person must decide"
+
+
+def _with(target: Target, connection: Connection) -> Target:
+    content = connection.model_dump(mode="json")
+    return target if target.content == content else target.but(content=content)

@@ -1,0 +1,742 @@
+"""Deliver a billing drop: check, send body after body, read back, name what was refused; each step remembered.
+
+No body that adds to what is there is sent twice, and none whose outcome is unknown: a person decides about it. Bodies
+that replace are repeated (contract page, "Drops, live contract").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from hashlib import sha256
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from finops_relay.cloudzero.idempotency import IdempotencyKeys
+from finops_relay.delivery import commands
+from finops_relay.delivery.ledger import MAX_ATTEMPTS, MAX_REASON, Delivery, clip
+from finops_relay.delivery.packer import Mode
+from finops_relay.delivery.ports import Ports, Queue
+from finops_relay.delivery.receipt import Outcome, Unit
+from finops_relay.delivery.telling import announce, conclude, quarantine_delivery
+from finops_relay.delivery.waits import Waits
+from finops_relay.errors import (
+    AnswerNotUnderstood,
+    BodyTooLarge,
+    CredentialRefused,
+    NotFound,
+    OutcomeUnknown,
+    RequestRefused,
+    ShortRead,
+    SourceGone,
+    VendorError,
+    Wait,
+)
+from finops_relay.jobs.billing.ahead import Ahead, Loaded
+from finops_relay.jobs.billing.bodies import Rewriting, costs_of, origins_key, refused_rows
+from finops_relay.jobs.billing.connections import behind, leave, take, tell_those_behind
+from finops_relay.jobs.billing.judging import Answer, Case, Verdict, overtaken, replaces, settled
+from finops_relay.jobs.billing.money import moved, with_read_back, with_sent
+from finops_relay.jobs.billing.reading_back import Held, difference, part_arrived
+from finops_relay.jobs.billing.remembered import (
+    BodyPlan,
+    Connection,
+    Manifest,
+    Owner,
+    Removed,
+    SentHours,
+    Work,
+    hours_name,
+    month_of,
+)
+from finops_relay.jobs.billing.state import manifest_of, put_manifest
+from finops_relay.jobs.mended import folder_of, mend_command
+from finops_relay.jobs.opening import heard, waiting
+
+if TYPE_CHECKING:
+    from finops_relay.cloudzero.client import CloudZero  # loads httpx, which the first message does
+    from finops_relay.cloudzero.records import SentRow
+
+STEP_NEEDS_S = 60.0
+"""An invocation with less time than this left begins no further step: a body may take this long to be taken."""
+IN_DOUBT = "in doubt"
+ABOUT_ROWS = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY})
+"""Answers that may be about single rows of a body."""
+MAX_REWRITES = 400
+"""Bodies made anew for one delivery; a vendor that refuses more refuses something else than rows."""
+
+
+@dataclass(frozen=True)
+class ReadBack:
+    """Waits between looks at what arrived, in seconds: what is read may lag behind what was sent."""
+
+    first_s: float = 10.0
+    cap_s: float = 300.0
+    end_s: float = 3600.0
+
+    def after(self, looks: int) -> float:
+        """Return the wait after *looks* looks."""
+        return min(self.cap_s, self.first_s * 2.0 ** min(looks, 20))
+
+
+def deliver(  # noqa: PLR0913, PLR0917 -- what the handler puts together, each used once
+    delivery: Delivery,
+    ports: Ports,
+    vendor: Callable[[], CloudZero],
+    prepare_queue: Queue,
+    waits: Waits,
+    read_back: ReadBack,
+    pool: Executor | None = None,
+) -> Delivery:
+    """Take a prepared billing drop as far as it goes now; return it when it is over, held, or somebody else's turn.
+
+    Args:
+        delivery: as the ledger has it.
+        ports: everything outside.
+        vendor: makes the client.
+        prepare_queue: of the function that prepared it, which names the rows that the vendor refused.
+        waits: after trouble.
+        read_back: while what was sent is not seen yet.
+        pool: loads the next body while one is being sent; None loads each when its turn comes.
+
+    Raises:
+        Wait: the next step comes later; everything is saved.
+        LedgerConflict: another run is at it.
+    """
+    if delivery.stage == "finished":
+        leave(ports, delivery)
+        return announce(ports, delivery)
+    if delivery.outcome is Outcome.HELD:
+        told = announce(ports, delivery)
+        tell_those_behind(ports, told)
+        return told
+    if delivery.stage == "naming":
+        prepare_queue.send(delivery, nonce=delivery.id)
+        return delivery
+    run = _Run(ports, vendor, prepare_queue, waits, read_back, pool, delivery, Work.model_validate(delivery.work))
+    if delivery.attempts >= MAX_ATTEMPTS:
+        return run.given_up()
+    run.delivery = ports.ledger.save(delivery.but(stage="delivering", attempts=delivery.attempts + 1))
+    with heard(ports, delivery.id, waits):
+        try:
+            return run.to_the_end()
+        finally:
+            run.ahead.close()
+
+
+@dataclass
+class _Run:
+    """One invocation's work on one delivery."""
+
+    ports: Ports
+    vendor: Callable[[], CloudZero]
+    prepare_queue: Queue
+    waits: Waits
+    read_back: ReadBack
+    pool: Executor | None
+    delivery: Delivery
+    work: Work
+    steps: int = 0
+    handed_over: bool = False
+    """Somebody else goes on with the delivery: a person, or the function that prepared it."""
+    manifests: dict[str, Manifest] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Make what loads bodies."""
+        self.ahead = Ahead(self._loaded, self.pool)
+
+    def to_the_end(self) -> Delivery:
+        """Take step after step until the delivery ends, is held, or has to wait."""
+        steps: dict[str, Callable[[], None]] = {
+            "check": self._check,
+            "decided": self._decided,
+            "send": self._send,
+            "look": self._look,
+            "read": self._read,
+            "name": self._name,
+            "finish": self._finish,
+        }
+        while self.delivery.stage != "finished" and not self.handed_over:
+            if self.steps and self.ports.clock.remaining_s() < STEP_NEEDS_S:
+                raise self._wait(1, "goes on in another invocation")
+            try:
+                steps[self.work.step]()
+            except VendorError as error:
+                self._trouble(error)
+            except ShortRead as error:
+                raise self._wait(self.waits.after(self.delivery.waits), str(error)) from error
+            except SourceGone as error:
+                self._end(Outcome.FAILED, f"something that was prepared is lost: {error}", redrop=True)
+            self.steps += 1
+        return self.delivery
+
+    def given_up(self) -> Delivery:
+        """End a delivery whose tries ended without a word; what was being sent is in doubt."""
+        if self.delivery.intent.startswith("send "):
+            self._doubt(self._unit(self.delivery.intent.removeprefix("send ")))
+        reason = f"{self.delivery.attempts} tries of step {self.work.step!r} ended without a word"
+        prepared = [self.ports.spool.version(unit.spool_key) for unit in self.delivery.units if unit.spool_key]
+        self._settle()
+        ended = quarantine_delivery(self.ports, self.delivery, reason, *prepared)
+        leave(self.ports, ended)
+        return ended
+
+    # --- remembering --------------------------------------------------------------------------------------------------
+
+    def _save(self, delivery: Delivery | None = None, **work: object) -> None:
+        """Remember changes of the delivery and of its work."""
+        self.work = Work.model_validate({**dict(self.work), **work})
+        kept = (delivery or self.delivery).but(work=self.work.model_dump(mode="json"))
+        self.delivery = self.ports.ledger.save(kept)
+
+    def _done(self, delivery: Delivery | None = None, **work: object) -> None:
+        """Remember that a step went well."""
+        self._save((delivery or self.delivery).but(intent="", attempts=1, waits=0, reason=""), **work)
+
+    def _wait(self, seconds: float, why: str) -> Wait:
+        """Remember that the delivery waits, and return the Wait to raise."""
+        return waiting(self.ports, self.delivery, seconds, why)
+
+    def _end(self, outcome: Outcome, reason: str = "", *, redrop: bool = False, command: str = "") -> None:
+        """End the delivery; what the vendor has not taken stays owed. The next one has the connection."""
+        if not self.delivery.dry_run:
+            self._settle()
+        for unit in self.delivery.units:
+            if unit.spool_key and outcome.final:
+                self.ports.spool.release(origins_key(unit.spool_key))
+        if redrop:
+            command = commands.drop_again(self.delivery.source)
+        elif self.delivery.rejected_rows:
+            command = command or mend_command(self.delivery, folder_of(self.delivery.source.key))
+        ended = self.delivery.ended(outcome, self._now(), reason, command)
+        self.delivery = self.ports.ledger.save(ended.but(work=self.work.model_dump(mode="json")))
+        leave(self.ports, self.delivery)
+        self.delivery = announce(self.ports, self.delivery)
+
+    def _hold(self, why: str) -> None:
+        """Leave the delivery to a person, and tell the deliveries behind it. The connection stays taken."""
+        self._settle()
+        command = commands.release(self.delivery.source, self.delivery.id)
+        held = self.delivery.ended(Outcome.HELD, self._now(), clip(why, MAX_REASON), command)
+        held = held.but(work=self.work.model_copy(update={"decision": "", "decided_by": ""}).model_dump(mode="json"))
+        self.delivery = conclude(self.ports, held)
+        tell_those_behind(self.ports, self.delivery)
+        self.handed_over = True
+
+    def _settle(self) -> None:
+        """Write into the record of the month what the vendor holds now of this delivery."""
+        try:
+            plans = self._manifest().bodies
+        except SourceGone as error:
+            said = f"what was sent could not be entered into the record of the month: {error}"
+            if any(unit.status in {"accepted", IN_DOUBT} for unit in self.delivery.units):
+                self.delivery = self.delivery.warn(said)
+            return
+        status: dict[int, set[str]] = {}
+        for unit in self.delivery.units:
+            for hour in plans[unit.spool_key].hours if unit.spool_key in plans else ():
+                status.setdefault(hour, set()).add(unit.status)
+        touched = {hour: found for hour, found in status.items() if found & {"accepted", IN_DOUBT}}
+        if not touched:
+            return
+        # Of an hour in several bodies, some of them taken, nobody should believe that it is there.
+        accepted = frozenset(hour for hour, found in touched.items() if found <= {"accepted", "refused"})
+        wiped = any(
+            plans[unit.spool_key].mode is Mode.MONTH and unit.status in {"accepted", IN_DOUBT}
+            for unit in self.delivery.units
+            if unit.spool_key in plans
+        )
+        name = hours_name(self.work.connection, self.work.month)
+        record = self.ports.ledger.record(name)
+        case = self._case(SentHours.model_validate(record.content))
+        found = settled(case, accepted, frozenset(touched) - accepted, wiped=wiped)
+        if found != case.sent:
+            self.ports.ledger.save_record(record.but(content=found.model_dump(mode="json")))
+
+    def _now(self) -> datetime:
+        return self.ports.clock.now()
+
+    @cached_property
+    def _client(self) -> CloudZero:
+        return self.vendor()
+
+    @property
+    def _live(self) -> bool:
+        return self._case(SentHours()).live
+
+    def _manifest(self, key: str = "") -> Manifest:
+        """Return a manifest; this delivery's own where none is named. Raises SourceGone, ShortRead."""
+        key = key or self.work.manifest
+        if key not in self.manifests:
+            self.manifests[key] = manifest_of(self.ports, self.delivery.source.bucket, key)
+        return self.manifests[key]
+
+    def _of_owner(self, owner: Owner) -> Manifest:
+        return self._manifest(owner.manifest)
+
+    def _case(self, sent: SentHours | None = None) -> Case:
+        """Return this delivery beside what was sent before it."""
+        if sent is None:
+            record = self.ports.ledger.record(hours_name(self.work.connection, self.work.month))
+            sent = SentHours.model_validate(record.content)
+        return Case(self.delivery, self.work, self._manifest(), sent, self._of_owner)
+
+    def _unit(self, spool_key: str) -> Unit:
+        return next(unit for unit in self.delivery.units if unit.spool_key == spool_key)
+
+    def _with_unit(self, unit: Unit, delivery: Delivery | None = None) -> Delivery:
+        delivery = delivery or self.delivery
+        units = tuple(unit if known.spool_key == unit.spool_key else known for known in delivery.units)
+        return delivery.but(units=units)
+
+    # --- trouble ------------------------------------------------------------------------------------------------------
+
+    def _trouble(self, error: VendorError) -> None:
+        """Decide what a failed call leads to: a wait, or the end. Raises Wait."""
+        if isinstance(error, CredentialRefused):
+            self.ports.metrics.count("CredentialRefused")
+        elif error.retryable:
+            self.ports.metrics.count("VendorTrouble")
+        if self.delivery.dry_run:  # it has nothing to wait for: that the vendor cannot be used now is its verdict
+            self._planned("would_fail", f"the vendor could not be asked: {error}")
+            return
+        if not error.retryable:
+            self._end(Outcome.FAILED, str(error), redrop=True)
+            return
+        raise self._wait(self.waits.after(self.delivery.waits, error.retry_after_s), str(error)) from error
+
+    # --- before anything is sent --------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        """Is it this delivery's turn, and what is to become of it?"""
+        if not self.delivery.dry_run and not self._has_turn():
+            return
+        if self._client.name != self.work.contract:
+            now, then = self._client.name.value, self.work.contract
+            self._end(Outcome.FAILED, f"the bodies are of contract {then!r}, and now {now!r} is spoken", redrop=True)
+            return
+        case = self._case()
+        verdict = case.judged()
+        if self.delivery.dry_run:
+            self._planned(*_plan(verdict))
+        elif verdict.answer is Answer.SEND:
+            self._begin(verdict)
+        elif verdict.answer is Answer.UNCHANGED:
+            units = tuple(unit.model_copy(update={"status": "unchanged"}) for unit in self.delivery.units)
+            self.delivery = self.delivery.but(units=units, rows=moved(self.delivery.rows, accepted=True))
+            self._end(Outcome.UNCHANGED, verdict.why)
+        elif verdict.answer is Answer.HELD:
+            self._hold(verdict.why)
+        elif verdict.answer is Answer.SUPERSEDED:
+            self._end(Outcome.SUPERSEDED, verdict.why)
+        else:
+            self.delivery = self.delivery.but(rows=moved(self.delivery.rows, accepted=False))
+            self._end(Outcome.REJECTED, verdict.why)
+
+    def _has_turn(self) -> bool:
+        """Take the connection; False when a newer delivery makes this one needless. Raises Wait."""
+        while True:
+            connection = Connection.model_validate(self.ports.ledger.target(self.delivery.target).content)
+            newer = overtaken(self.delivery, self.work, connection.waiting)
+            if newer and not self.work.decision:
+                self._end(Outcome.SUPERSEDED, f"the newer delivery {newer} replaces the same whole")
+                return False
+            busy = take(self.ports, self.delivery)
+            if busy == self.delivery.id:
+                return True
+            other = self.ports.ledger.delivery(busy)
+            if other is None or other.outcome.final:
+                leave(self.ports, self.delivery.but(id=busy) if other is None else other)
+                continue
+            if other.outcome is Outcome.HELD and replaces(self._case(), self._other(other)):
+                reason = f"the newer delivery {self.delivery.id} replaces the same whole"
+                ended = self.ports.ledger.save(other.ended(Outcome.SUPERSEDED, self._now(), reason))
+                leave(self.ports, ended)
+                announce(self.ports, ended)
+                continue
+            why = behind(other).removeprefix("waits: ")
+            if other.outcome is not Outcome.HELD:
+                why = f"delivery {other.id} of {other.source.key!r} has the connection"
+            raise self._wait(self.waits.after(self.delivery.waits), why)
+
+    def _other(self, other: Delivery) -> Case:
+        work = Work.model_validate(other.work)
+        return Case(other, work, self._manifest(work.manifest), SentHours(), self._of_owner)
+
+    def _begin(self, verdict: Verdict) -> None:
+        """Leave out what the vendor holds already, and begin to send."""
+        if not verdict.already:
+            self._done(step="send")
+            return
+        others: dict[str, list[Unit]] = {}
+        with self._rewriting() as rewriting:
+            for unit in self.delivery.units:
+                plan = self._plan(unit)
+                if plan.hours <= verdict.already:
+                    others[unit.spool_key] = [unit.model_copy(update={"status": "unchanged"})]
+                elif plan.hours & verdict.already:
+                    rows = self._client.sent_rows(self._bytes(unit))
+                    places = [place for place, row in enumerate(rows) if row.hour not in verdict.already]
+                    others[unit.spool_key] = [rewriting.body(unit, rows, places, plan.mode)]
+        there = sum(self._manifest().hours[hour].rows for hour in verdict.already)
+        delivery = self.delivery.but(rows=moved(self.delivery.rows, accepted=True, count=there))
+        self.work = self.work.model_copy(update={"step": "send"})
+        said = f"{there:,} rows were sent before, just so, and are not sent again"
+        self._replaced(delivery.warn(said), others, rewriting)
+
+    def _planned(self, verdict: str, why: str = "") -> None:
+        """End a dry run with what would be done; nothing was written at the vendor."""
+        steps = [f"send body {unit.seq}: {unit.rows:,} rows, {unit.bytes:,} bytes" for unit in self.delivery.units]
+        plan = {"verdict": verdict, "why": why, "steps": steps if verdict == "would_deliver" else []}
+        self.delivery = self.delivery.but(plan=plan)
+        for_real = commands.drop_for_real(self.delivery.source)
+        self._end(Outcome.UNCHANGED, "a dry run: nothing was written at the vendor", command=for_real)
+
+    # --- a person's word ----------------------------------------------------------------------------------------------
+
+    def _decided(self) -> None:
+        """Go on as a person has said about a delivery that was held."""
+        doubtful = [unit for unit in self.delivery.units if unit.status == IN_DOUBT]
+        taken = [unit for unit in self.delivery.units if unit.status == "accepted"]
+        begun = bool(doubtful or taken)
+        if not begun and not self._has_turn():
+            return
+        if self.work.decision == "drop":
+            self._dropped(doubtful)
+        elif self.work.decision == "send":
+            self._sent_again(doubtful, begun=begun)
+        else:
+            self._arrived(doubtful, begun=begun)
+
+    def _dropped(self, doubtful: list[Unit]) -> None:
+        """End: what was not sent is not sent; what is in doubt is taken for not arrived."""
+        units = tuple(
+            unit.model_copy(update={"status": f"dropped ({unit.status})"})
+            if unit.status in {"owed", IN_DOUBT}
+            else unit
+            for unit in self.delivery.units
+        )
+        accepted = any(unit.status in {"accepted", "unchanged"} for unit in units)
+        self._settle()
+        self.delivery = self.delivery.but(units=units, rows=moved(self.delivery.rows, accepted=False))
+        doubt = "; nobody knows what arrived of the bodies that were in doubt" if doubtful else ""
+        reason = f"by a person's decision (delivery {self.work.decided_by}) nothing more is sent{doubt}"
+        self._end(Outcome.PARTLY_DELIVERED if accepted else Outcome.REJECTED, reason)
+
+    def _sent_again(self, doubtful: list[Unit], *, begun: bool) -> None:
+        """Send: under `live` all from the beginning, for it replaces; under `openapi` what is in doubt and the rest."""
+        delivery, work = self.delivery, self.work
+        if begun and self._live:
+            accepted = sum(unit.rows for unit in delivery.units if unit.status == "accepted")
+            units = tuple(
+                unit.model_copy(update={"status": "owed"}) if unit.status in {"accepted", IN_DOUBT} else unit
+                for unit in delivery.units
+            )
+            delivery = delivery.but(units=units, rows=moved(delivery.rows, accepted=True, count=-accepted))
+            work = work.model_copy(update={"unit_costs": {}})
+        for unit in doubtful if begun and not self._live else ():
+            delivery = self._with_unit(unit.model_copy(update={"status": "owed"}), delivery)
+        step = "send" if begun else "check"
+        self._done(delivery, **{**dict(work), "step": step, "looks": 0, "watched_s": 0.0, "idempotency_key": ""})
+
+    def _arrived(self, doubtful: list[Unit], *, begun: bool) -> None:
+        """Mark as arrived: what is in doubt, or all of a delivery of which nothing was sent."""
+        known = f"taken for arrived by a person's decision (delivery {self.work.decided_by})"
+        delivery, costs = self.delivery, dict(self.work.unit_costs)
+        units = doubtful if begun else [unit for unit in delivery.units if unit.status == "owed"]
+        for unit in units:
+            rows = self._client.sent_rows(self._bytes(unit))
+            costs[unit.spool_key] = costs_of(rows)
+            delivery = self._with_unit(unit.model_copy(update={"status": "accepted"}), delivery)
+            delivery = delivery.but(rows=moved(delivery.rows, accepted=True, count=unit.rows))
+        what = ", ".join(f"body {unit.seq}" for unit in units[:20]) or "what was read back otherwise"
+        owed = any(unit.status == "owed" for unit in delivery.units)
+        self._done(delivery.warn(f"{what}: {known}"), step="send" if owed else "name", unit_costs=costs)
+
+    # --- sending ------------------------------------------------------------------------------------------------------
+
+    def _send(self) -> None:
+        """Send the next body, unless it may have been sent already and would count twice."""
+        unit = self._owed()
+        if unit is None:
+            self._done(step="read" if self._live and self._any_accepted() else "name")
+            return
+        repeatable = self._live and self._plan(unit).mode is not Mode.APPEND
+        intent = f"send {unit.spool_key}"
+        again = self.delivery.intent == intent
+        if again and not repeatable:
+            self._unknown(unit, "the function ended before it heard the answer")
+            return
+        loaded = self.ahead.take(unit)
+        keys = IdempotencyKeys(self.work.idempotency_key if again else "") if self._live else None
+        trying = unit.model_copy(update={"attempts": unit.attempts + 1})
+        self._save(self._with_unit(trying).but(intent=intent), idempotency_key=keys.current if keys else "")
+        self.ahead.begin(self._owed(after=unit))
+        try:
+            answer = self._client.create_billing_drop(self.work.connection, loaded.data, keys)
+        except VendorError as error:
+            self._not_sent(trying, loaded.data, keys, error, repeatable=repeatable)
+            return
+        accepted = trying.model_copy(
+            update={"status": "accepted", "vendor_id": answer.drop_id, "request_id": answer.request_id}
+        )
+        costs = self.work.unit_costs | {unit.spool_key: loaded.costs}
+        delivery = self._with_unit(accepted).at("first_sent", self._now())
+        rows = moved(delivery.rows, accepted=True, count=unit.rows)
+        self._done(delivery.but(rows=rows), unit_costs=costs, idempotency_key="", retried="")
+
+    def _not_sent(
+        self, unit: Unit, body: bytes, keys: IdempotencyKeys | None, error: VendorError, *, repeatable: bool
+    ) -> None:
+        """Decide what a body that was not taken leads to. Raises VendorError when it is to wait."""
+        if isinstance(error, OutcomeUnknown | AnswerNotUnderstood) and not repeatable:
+            self._unknown(unit, str(error))
+            return
+        if error.retryable:
+            in_doubt = keys is not None and keys.in_doubt
+            # An intent stays only where the vendor may have acted.
+            self._save(
+                self.delivery.but(intent=self.delivery.intent if in_doubt else ""),
+                idempotency_key=keys.current if keys is not None and in_doubt else "",
+            )
+            raise error
+        self._save(self.delivery.but(intent=""), idempotency_key="")
+        if isinstance(error, BodyTooLarge):
+            self._split(unit, body, error)
+        elif isinstance(error, RequestRefused) and error.call.status in ABOUT_ROWS:
+            self._refused(unit, body, error)
+        else:
+            raise error
+
+    def _unknown(self, unit: Unit, why: str) -> None:
+        """A body that adds may have arrived: look where the contract allows it, else leave it to a person."""
+        self.ports.metrics.count("VendorTrouble")
+        delivery = self._doubted(unit)
+        if self._live:
+            self._save(delivery.but(intent="", reason=clip(why, MAX_REASON)), step="look", looks=0, watched_s=0.0)
+            return
+        self._save(delivery.but(intent=""))
+        where = f"s3 object {unit.spool_key} of the spool bucket" if unit.spool_key else ""
+        self._hold(
+            f"nobody knows whether CloudZero has taken body {unit.seq} ({unit.rows:,} rows, {where}): {why}. Compare"
+            f" connection {self.work.connection}, month {self.work.month}, in CloudZero; then 'send' if it did not"
+            " arrive, 'mark as arrived' if it did, 'drop' to send nothing more"
+        )
+
+    def _doubt(self, unit: Unit) -> None:
+        self.delivery = self._doubted(unit)
+
+    def _doubted(self, unit: Unit) -> Delivery:
+        return self._with_unit(unit.model_copy(update={"status": IN_DOUBT}))
+
+    def _plan(self, unit: Unit) -> BodyPlan:
+        return self._manifest().bodies[unit.spool_key]
+
+    def _any_accepted(self) -> bool:
+        return any(unit.status == "accepted" for unit in self.delivery.units)
+
+    def _owed(self, after: Unit | None = None) -> Unit | None:
+        """Return the body that is to be sent next, or the one after that."""
+        owed = (unit for unit in self.delivery.units if unit.status == "owed")
+        return next((unit for unit in owed if after is None or unit.spool_key != after.spool_key), None)
+
+    def _loaded(self, unit: Unit) -> Loaded:
+        """Return a body and its money. Raises as _bytes."""
+        data = self._bytes(unit)
+        return Loaded(data, costs_of(self._client.sent_rows(data)))
+
+    def _bytes(self, unit: Unit) -> bytes:
+        """Return a body from the spool, unchanged since it was prepared. Raises SourceGone, ShortRead."""
+        body = b"".join(self.ports.spool.chunks(unit.spool_key))
+        if sha256(body).hexdigest() != unit.sha256:
+            msg = f"the spool's {unit.spool_key} is not what was prepared"
+            raise SourceGone(msg)
+        return body
+
+    # --- refused bodies -----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _rewriting(self) -> Iterator[Rewriting]:
+        """Make bodies anew; the manifest that has them is written at the end."""
+        month, number = month_of(self.work.month), self.work.rewritten + 1
+        rewriting = Rewriting(self.ports, self._client, month, self._manifest(), number)
+        yield rewriting
+        put_manifest(self.ports, rewriting.key, rewriting.manifest)
+        self.manifests[rewriting.key] = rewriting.manifest
+
+    def _split(self, unit: Unit, body: bytes, error: VendorError) -> None:
+        """Make two bodies of one that is too large for the vendor; a row that is too large alone is refused."""
+        rows = self._client.sent_rows(body)
+        if len(rows) == 1:
+            self._remove(unit, rows, {0: str(error)})
+            return
+        self._halve(unit, rows, error)
+
+    def _halve(self, unit: Unit, rows: Sequence[SentRow], error: VendorError) -> None:
+        if self.work.rewritten >= MAX_REWRITES:
+            self._end(Outcome.FAILED, f"bodies are refused again and again: {error}", redrop=True)
+            return
+        with self._rewriting() as rewriting:
+            halves = rewriting.halves(unit, rows, live=self._live)
+        delivery = self.delivery.warn(f"a body was refused whole and is sent in parts: {error}")
+        self._replaced(delivery, {unit.spool_key: halves}, rewriting)
+
+    def _refused(self, unit: Unit, body: bytes, error: VendorError) -> None:
+        """Find the rows because of which a body was refused; the others go on without them. Raises Wait."""
+        rows = self._client.sent_rows(body)
+        if len(rows) == 1:
+            self._remove(unit, rows, {0: error.call.detail or str(error)})
+            return
+        if not self._live:  # there is nothing to ask: what is taken of the halves tells
+            self._halve(unit, rows, error)
+            return
+        refused = refused_rows(self._client, rows, month_of(self.work.month))
+        if refused is None:
+            self._end(Outcome.FAILED, f"more rows are refused than can be told apart: {error}", redrop=True)
+        elif refused:
+            self._remove(unit, rows, refused)
+        elif self.work.retried != unit.spool_key:
+            self._save(retried=unit.spool_key)
+            why = f"body {unit.seq} was refused, though CloudZero finds nothing wrong with any row of it: {error}"
+            raise self._wait(self.waits.after(self.delivery.waits), why)
+        else:
+            self._end(Outcome.FAILED, f"body {unit.seq} was refused for no row of it: {error}", redrop=True)
+
+    def _remove(self, unit: Unit, rows: Sequence[SentRow], refused: dict[int, str]) -> None:
+        """Go on without the rows that the vendor refused; they will be named."""
+        mode = self._plan(unit).mode
+        with self._rewriting() as rewriting:
+            anew, removed = rewriting.without(unit, rows, refused)
+            others = {unit.spool_key: anew or [unit.model_copy(update={"status": "refused"})]}
+            heir = self._heir(unit, mode) if not anew else None
+            if heir is not None:  # what this body would have wiped, the next one has to
+                all_rows = self._client.sent_rows(self._bytes(heir))
+                others[heir.spool_key] = [rewriting.body(heir, all_rows, range(len(all_rows)), mode)]
+        delivery = self.delivery.but(rows=moved(self.delivery.rows, accepted=False, count=len(refused)))
+        self._replaced(delivery, others, rewriting, removed)
+
+    def _heir(self, unit: Unit, mode: Mode) -> Unit | None:
+        """Return the body that has to wipe what *unit* would have wiped, now that no row of it is sent."""
+        if not self._live or mode is Mode.APPEND:
+            return None
+        hours = self._plan(unit).hours
+        for other in self.delivery.units:
+            if other.status != "owed" or other.spool_key == unit.spool_key:
+                continue
+            if mode is Mode.MONTH or (self._plan(other).mode is Mode.APPEND and self._plan(other).hours & hours):
+                return other
+        return None
+
+    def _replaced(
+        self,
+        delivery: Delivery,
+        others: Mapping[str, list[Unit]],
+        rewriting: Rewriting,
+        removed: tuple[Removed, ...] = (),
+    ) -> None:
+        """Remember the bodies that take the place of others."""
+        units = [new for known in delivery.units for new in others.get(known.spool_key, [known])]
+        numbered = tuple(known.model_copy(update={"seq": seq}) for seq, known in enumerate(units, 1))
+        self._done(
+            delivery.but(units=numbered),
+            manifest=rewriting.key,
+            rewritten=self.work.rewritten + 1,
+            removed=(*self.work.removed, *removed),
+        )
+        for gone in set(others) - {known.spool_key for known in numbered}:
+            self._let_go(gone)
+
+    def _let_go(self, spool_key: str) -> None:
+        """Let a body expire, and the origins of its rows."""
+        self.ports.spool.release(spool_key)
+        self.ports.spool.release(origins_key(spool_key))
+
+    # --- what arrived -------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Has the rest of an oversized hour arrived, whose answer was lost? Raises Wait."""
+        unit = next(unit for unit in self.delivery.units if unit.status == IN_DOUBT)
+        before = [self._plan(known) for known in self.delivery.units if known.status == "accepted"]
+        held = self._held_hours()
+        if part_arrived(self._plan(unit), before, held):
+            rows = self._client.sent_rows(self._bytes(unit))
+            costs = self.work.unit_costs | {unit.spool_key: costs_of(rows)}
+            delivery = self._with_unit(unit.model_copy(update={"status": "accepted"}))
+            counted = moved(delivery.rows, accepted=True, count=unit.rows)
+            said = f"the answer to body {unit.seq} was lost; it was read back and has arrived"
+            self._done(delivery.but(rows=counted).warn(said), step="send", unit_costs=costs, idempotency_key="")
+            return
+        why = (
+            f"nobody knows whether CloudZero has taken body {unit.seq} ({unit.rows:,} rows), which adds to an hour that"
+            " does not fit one body; it is not to be seen"
+        )
+        self._look_later(f"{why}: 'send' sends the whole delivery anew and replaces, 'mark as arrived' goes on", why)
+
+    def _read(self) -> None:
+        """Read this delivery's hours back, and compare rows and money. Raises Wait while they differ."""
+        held = self._held_hours()
+        found = difference(self._manifest(), held, whole_month=self.work.whole_month)
+        hours = self._manifest().hours
+        money = with_read_back(self.delivery.money, [held[hour].costs for hour in hours if hour in held])
+        self.delivery = self.delivery.but(money=with_sent(money, self.work.unit_costs.values()))
+        if not found:
+            self._done(self.delivery.at("read_back", self._now()), step="name")
+            return
+        held_up = (
+            f"what CloudZero shows is not what it took: {found}. 'send' sends the whole delivery anew and replaces,"
+            " 'mark as arrived' accepts the difference, 'drop' leaves it"
+        )
+        self._look_later(held_up, f"what was sent is read back: {found}")
+
+    def _held_hours(self) -> Held:
+        try:
+            return self._client.billing_drop_hours(self.work.connection, month_of(self.work.month))
+        except NotFound:  # nothing of the month is there, or not to be seen yet
+            return {}
+
+    def _look_later(self, held: str, why: str) -> None:
+        """Look again later, because what is read may lag; in the end a person must decide. Raises Wait."""
+        if self.work.watched_s >= self.read_back.end_s:
+            self._hold(held)
+            return
+        wait = self.read_back.after(self.work.looks)
+        self._save(looks=self.work.looks + 1, watched_s=self.work.watched_s + wait)
+        raise self._wait(wait, why)
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def _name(self) -> None:
+        """Have the rows that the vendor refused named in the file of rejected rows: only their source knows them."""
+        if len(self.work.removed) <= self.work.named:
+            self._done(step="finish")
+            return
+        self._save(self.delivery.but(stage="naming", attempts=0))
+        self.prepare_queue.send(self.delivery, nonce=self.delivery.id)
+        self.handed_over = True
+
+    def _finish(self) -> None:
+        """End with the outcome that the bodies add up to."""
+        rows = self.delivery.rows
+        self.delivery = self.delivery.but(money=with_sent(self.delivery.money, self.work.unit_costs.values()))
+        if not rows.accepted:
+            self._end(Outcome.REJECTED, f"CloudZero refused all {rows.rejected:,} rows; mend them and drop them back")
+        elif rows.rejected:
+            self._end(Outcome.PARTLY_DELIVERED, f"{rows.rejected:,} rows were rejected; mend them and drop them back")
+        else:
+            self._end(Outcome.DELIVERED)
+
+
+def _plan(verdict: Verdict) -> tuple[str, str]:
+    """Return the word of a dry run for a verdict, and why."""
+    words = {
+        Answer.SEND: "would_deliver",
+        Answer.UNCHANGED: "unchanged",
+        Answer.HELD: "would_be_held",
+        Answer.SUPERSEDED: "would_be_superseded",
+        Answer.REJECTED: "would_be_rejected",
+    }
+    return words[verdict.answer], verdict.why

@@ -1,0 +1,67 @@
+"""The money of a receipt, column by column, and the rows that it belongs to. Exact, whatever the amounts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from decimal import Context, Decimal, localcontext
+
+from finops_relay.delivery.receipt import ColumnMoney, Money, Rows
+from finops_relay.formats.cost_rows import COST, COSTS
+from finops_relay.jobs.billing.remembered import NO_COSTS, Costs
+
+EXACT = Context(prec=100)
+"""Exact for amounts of 30 digits on either side of the point, and any number of rows."""
+
+
+def total(costs: Iterable[Costs]) -> Costs:
+    """Return the sums of *costs*, column by column; None where nothing has the column."""
+    return tuple(map(_sum, zip(NO_COSTS, *costs, strict=True)))
+
+
+def _sum(amounts: Iterable[Decimal | None]) -> Decimal | None:
+    found = [amount for amount in amounts if amount is not None]
+    with localcontext(EXACT):
+        return sum(found, Decimal(0)) if found else None
+
+
+def less(one: Costs, other: Costs) -> Costs:
+    """Return *one* without *other*."""
+    with localcontext(EXACT):
+        return tuple(None if mine is None else mine - (gone or 0) for mine, gone in zip(one, other, strict=True))
+
+
+def with_sent(money: Money, costs: Iterable[Costs]) -> Money:
+    """Return *money* with what has left, added up from the bytes that were sent."""
+    return _with(money, "sent", total(costs))
+
+
+def with_read_back(money: Money, costs: Iterable[Costs]) -> Money:
+    """Return *money* with what the vendor shows of the hours that were sent."""
+    return _with(money, "read_back", total(costs))
+
+
+def _with(money: Money, name: str, sums: Sequence[Decimal | None]) -> Money:
+    columns = dict(money.by_column)
+    for column, amount in zip(COSTS, sums, strict=True):
+        if column in columns:  # one that the file does not have is none of ours, whatever is shown in it
+            columns[column] = _column(columns[column].model_copy(update={name: amount}))
+    whole = columns.get(COST, ColumnMoney())
+    found = {"sent": whole.sent, "read_back": whole.read_back, "difference": whole.difference}
+    return money.model_copy(update={**found, "by_column": columns})
+
+
+def _column(column: ColumnMoney) -> ColumnMoney:
+    if column.sent is None or column.read_back is None:
+        return column.model_copy(update={"difference": None})
+    with localcontext(EXACT):
+        return column.model_copy(update={"difference": column.read_back - column.sent})
+
+
+def moved(rows: Rows, *, accepted: bool, count: int | None = None) -> Rows:
+    """Return the counts after *count* owed rows (all, when none is given) were accepted, or rejected.
+
+    A negative count takes them back.
+    """
+    some = rows.owed if count is None else count
+    name = "accepted" if accepted else "rejected"
+    return rows.model_copy(update={name: getattr(rows, name) + some, "owed": rows.owed - some})
