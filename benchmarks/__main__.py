@@ -1,4 +1,4 @@
-"""``make bench``: speed, memory, start-up and clients beside their baselines.
+"""``make bench``: speed, memory, start-up, clients and billing drops beside their baselines.
 
 It ends with 1 when a goal is missed that does not depend on time. ``--short`` is what CI runs: less of each. The raw
 numbers of the full form go to ``benchmarks/results/``.
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.clients import BASELINE as IMPORT_BASELINE
 from benchmarks.clients import EXPECTED, Clients, measure
+from benchmarks.costs import FORMS, Packings, pack
 from benchmarks.readers import KINDS
 from benchmarks.reading import Readings, read, store, write_sheets
 from benchmarks.startup import BASELINE, StartUps, start_ups
@@ -43,6 +44,9 @@ PEAK_GROWTH = 0.05
 START_RATIO = 2.0
 # The goal of the clients' issue.
 OVER_HTTPX_MS = 1.0
+# The goals of the billing drops' issue.
+ROWWISE_RATIO = 2.0
+PACKING_PEAK_MB = 200.0
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,14 @@ class Form:
     """Of each method, bare and through the client."""
     policies: int
     """Settings of a long list, bare and through the client."""
+    costs_mb: int
+    """Of the bodies that a file of costs fills; a month of a stream takes 70."""
+    packings: int
+    """Of each kind, of each form of costs."""
 
 
-FULL = Form("full", (100, 1000), (3, 1), starts=20, imports=15, calls=2_000, policies=7)
-SHORT = Form("short", (20,), (3,), starts=5, imports=3, calls=300, policies=1)
+FULL = Form("full", (100, 1000), (3, 1), starts=20, imports=15, calls=2_000, policies=7, costs_mb=70, packings=7)
+SHORT = Form("short", (20,), (3,), starts=5, imports=3, calls=300, policies=1, costs_mb=10, packings=2)
 
 
 @dataclass
@@ -74,6 +82,7 @@ class Found:
     bytecode: bool = False
     """Whether the built layer has it."""
     clients: Clients | None = None
+    packings: list[Packings] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -160,6 +169,18 @@ def client_goals(found: Clients) -> list[Goal]:
     return [*goals, Goal(what, found.policy.astray, 0)]
 
 
+def packing_goals(found: Sequence[Packings]) -> list[Goal]:
+    """The goals for billing drops."""
+    goals = []
+    for each in found:
+        what = f"{each.form}, {each.body_mb:.0f} MB of bodies"
+        goals += [
+            Goal(f"{what}: rows a second, times row by row", each.times, ROWWISE_RATIO, at_least=True, timed=True),
+            Goal(f"{what}: peak memory, MB", each.peak_mb("ours"), PACKING_PEAK_MB),
+        ]
+    return goals
+
+
 def print_readings(found: Sequence[Readings]) -> None:
     """The table of speed and memory."""
     print("\nMB/s of decoded sheet (in brackets: by processor time), peak MB of the process")
@@ -199,6 +220,20 @@ def print_clients(found: Clients) -> None:
     print(f"  by hand {policy.median_s('bare'):.3f} s, through the client {policy.median_s('client'):.3f} s (median)")
 
 
+def print_packings(found: Sequence[Packings]) -> None:
+    """The table of billing drops."""
+    print("\nBilling drops, rows a second of processor time, fastest; peak MB of the process")
+    print(
+        f"  {'form':<8}{'rows':>9}{'file MB':>9}{'bodies MB':>11}{'row by row':>12}{'ours':>9}{'times':>7}{'peaks MB':>15}"
+    )
+    for each in found:
+        peaks = f"{each.peak_mb('rowwise'):.1f} {each.peak_mb('ours'):.1f}"
+        print(
+            f"  {each.form:<8}{each.rows:>9,}{each.bytes / 1e6:>9.1f}{each.body_mb:>11.1f}"
+            f"{each.rows_per_s('rowwise'):>12,.0f}{each.rows_per_s('ours'):>9,.0f}{each.times:>7.2f}{peaks:>15}"
+        )
+
+
 def record(name: str, form: Form, found: Found, goals: Sequence[Goal]) -> Path:
     """Write the raw numbers, which name no path of this machine."""
     sheets: list[dict[str, Any]] = [
@@ -223,6 +258,7 @@ def record(name: str, form: Form, found: Found, goals: Sequence[Goal]) -> Path:
         "layer_has_bytecode": found.bytecode,
         "start_ups": [asdict(each) for each in found.starts],
         "clients": asdict(found.clients) if found.clients else None,
+        "packings": [asdict(each) for each in found.packings],
         "goals": [asdict(goal) | {"reached": goal.reached} for goal in goals],
     }
     RESULTS.mkdir(exist_ok=True)
@@ -258,10 +294,21 @@ def measure_clients(form: Form, found: Found) -> list[Goal]:
     return client_goals(found.clients)
 
 
+def measure_costs(form: Form, found: Found) -> list[Goal]:
+    """Measure and print billing drops; the goals."""
+    with tempfile.TemporaryDirectory(prefix="finops-relay-bench-") as scratch:
+        for costs in FORMS:
+            print(f"  {costs} …", file=sys.stderr, flush=True)
+            found.packings.append(pack(Path(scratch), costs, form.costs_mb, form.packings))
+    print_packings(found.packings)
+    return packing_goals(found.packings)
+
+
 PARTS: Mapping[str, Callable[[Form, Found], list[Goal]]] = {
     "sheets": measure_sheets,
     "starts": measure_starts,
     "clients": measure_clients,
+    "costs": measure_costs,
 }
 
 

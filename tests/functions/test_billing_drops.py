@@ -21,7 +21,7 @@ from finops_relay.jobs.config_check import check_config
 from finops_relay.jobs.folders import sweep
 
 from local.standins.cloudzero import CONNECTION
-from tests.world.billing import FOLDER, MONTH, SEND, Billing, billing, cbf
+from tests.world.billing import FOLDER, MONTH, POISON, SEND, Billing, billing, cbf
 from tests.world.relay import DROPS, SPOOL
 
 A, B = ("01T05", "1.5", "EC2"), ("01T06", "2", "S3")
@@ -312,34 +312,35 @@ def test_month_replaces_the_whole_month_and_a_file_beside_it_only_its_hours(live
 def test_several_bodies_share_no_hour_and_only_the_first_wipes_the_month(live: Billing, folder: str) -> None:
     live.deliver_file(f"{FOLDER}/{folder}a.csv", cbf(("31T23", "9", "EC2")))
     name = "a.csv" if folder else "b.csv"
-    done = live.deliver_file(f"{FOLDER}/{folder}{name}", wide(5, 3, 800_000))
+    done = live.deliver_file(f"{FOLDER}/{folder}{name}", wide(5, 15, 120_000))
     receipt = live.receipt(done)
     assert receipt["outcome"] == "delivered", receipt["reason"]
-    assert [unit["rows"] for unit in receipt["units"]] == [6, 6, 3]
+    assert [unit["rows"] for unit in receipt["units"]] == [30, 30, 15]
     assert all(unit["bytes"] < 5_000_000 for unit in receipt["units"])
     first = "replace_drop" if folder else "replace_hourly"
     assert live.modes()[1:] == [first, "replace_hourly", "replace_hourly"]
     held = live.held()
-    assert held["count"] == 15 + (not folder)
-    assert (receipt["money"]["sent"], receipt["money"]["difference"]) == ("3.75", "0.00")
-    assert live.total() == Decimal("3.75") + (0 if folder else 9)
+    assert held["count"] == 75 + (not folder)
+    assert (receipt["money"]["sent"], receipt["money"]["difference"]) == ("18.75", "0.00")
+    assert live.total() == Decimal("18.75") + (0 if folder else 9)
 
 
 @pytest.mark.parametrize("folder", ["", "month/"])
 def test_an_hour_larger_than_a_body_goes_on_as_a_sum(live: Billing, folder: str) -> None:
-    done = live.deliver_file(f"{FOLDER}/{folder}a.csv", wide(1, 14, 800_000))
+    done = live.deliver_file(f"{FOLDER}/{folder}a.csv", wide(1, 90, 120_000))
     receipt = live.receipt(done)
     assert receipt["outcome"] == "delivered", receipt["reason"]
     assert live.modes() == ["replace_drop" if folder else "replace_hourly", "sum", "sum"]
-    assert live.held()["count"] == 14
+    assert live.held()["count"] == 90
     # What was sent again replaces all of it: the first body wipes the hour, the others add to it.
-    again = live.deliver_file(f"{FOLDER}/{folder}a.csv", wide(1, 13, 800_000))
+    again = live.deliver_file(f"{FOLDER}/{folder}a.csv", wide(1, 88, 120_000))
     assert outcome(live, again) == "delivered"
-    assert live.held()["count"] == 13
-    assert live.total() == Decimal("3.25")
+    assert live.held()["count"] == 88
+    assert live.total() == 22
 
 
 def test_a_closed_month_is_held_and_relay_yaml_may_open_it(w: Billing) -> None:
+    """Row 26: late costs of a closed month are held; the months that are open are a setting."""
     january = cbf(A).replace(b"2026-03", b"2026-01")
     held = w.deliver_file(f"incoming/billing/{CONNECTION}/2026-01/a.csv", january)
     receipt = w.receipt(held)
@@ -352,10 +353,12 @@ def test_a_closed_month_is_held_and_relay_yaml_may_open_it(w: Billing) -> None:
     configured(w, f"billing: {{connections: {{{CONNECTION}: {{months_open: 2}}}}}}\n")
     assert outcome(w, w.deliver_file(f"incoming/billing/{CONNECTION}/2026-01/a.csv", january)) == "delivered"
     assert w.held(month="2026-01")["count"] == 1
-    assert outcome(w, held) == "held"  # what it was prepared with holds, until it is decided
+    other = w.deliver_file(f"incoming/billing/{CONNECTION}/2026-01/b.csv", january.replace(b"T05", b"T06"))
+    assert outcome(w, other) == "delivered"
 
 
 def test_last_month_may_be_replaced_and_none_that_is_to_come(w: Billing) -> None:
+    """Row 26: this month and the last one are open; a person may override for one delivery."""
     assert outcome(w, w.deliver_file(f"{FORMER}/a.csv", cbf(A).replace(b"2026-03", b"2026-02"))) == "delivered"
     april = w.deliver_file(f"incoming/billing/{CONNECTION}/2026-04/a.csv", cbf(A).replace(b"2026-03", b"2026-04"))
     assert outcome(w, april) == "held"
@@ -365,19 +368,21 @@ def test_last_month_may_be_replaced_and_none_that_is_to_come(w: Billing) -> None
 
 
 def test_only_this_month_is_open_where_relay_yaml_says_so(w: Billing) -> None:
+    """Row 26: the policy may be stricter than the default."""
     configured(w, "billing: {months_open: 0}\n")
     assert outcome(w, w.deliver_file(f"{FORMER}/a.csv", cbf(A).replace(b"2026-03", b"2026-02"))) == "held"
 
 
-def test_a_file_of_more_than_a_month_may_hold_is_rejected_before_anything_is_sent(w: Billing) -> None:
-    receipt = w.receipt(w.deliver_file(f"{FOLDER}/a.csv", wide(100, 1, 701_000)))
+def test_a_file_of_more_than_a_month_may_hold_is_rejected_before_anything_is_sent(live: Billing) -> None:
+    """Row 16: a file that is too large for the month is refused with the figures."""
+    receipt = live.receipt(live.deliver_file(f"{FOLDER}/a.csv", wide(60, 10, 118_000)))
     assert receipt["outcome"] == "rejected"
     assert "70,000,000 bytes a month" in receipt["reason"]
-    assert "100 rows" in receipt["reason"]
+    assert "600 rows" in receipt["reason"]
     assert "aggregate" in receipt["reason"]
-    assert receipt["rows"] == rows(in_=100, rejected=100)
-    assert w.posts() == []
-    assert w.keys(SPOOL) == []
+    assert receipt["rows"] == rows(in_=600, rejected=600)
+    assert live.posts() == []
+    assert live.keys(SPOOL) == []
 
 
 # --- versions of a key, and other keys --------------------------------------------------------------------------------
@@ -470,6 +475,7 @@ def test_a_file_within_a_month_that_was_sent_whole_is_held(live: Billing) -> Non
 
 
 def test_an_older_event_of_a_key_is_stale(w: Billing) -> None:
+    """Row 4: of two events for one key the older one ends as stale, whatever came first."""
     older = w.drop(f"{FOLDER}/a.csv", cbf(A))
     assert outcome(w, w.deliver_file(f"{FOLDER}/a.csv", cbf(B))) == "delivered"
     assert outcome(w, w.prepare(older)) == "stale"
@@ -477,6 +483,7 @@ def test_an_older_event_of_a_key_is_stale(w: Billing) -> None:
 
 
 def test_a_newer_version_ends_one_that_still_waits(w: Billing) -> None:
+    """Row 15: of two versions that wait for one connection only the newer one is sent."""
     older = prepared(w, f"{FOLDER}/a.csv", cbf(A))
     newer = prepared(w, f"{FOLDER}/a.csv", cbf(A, B))
     assert outcome(w, ended := w.finish(older.id)) == "superseded"
@@ -487,6 +494,7 @@ def test_a_newer_version_ends_one_that_still_waits(w: Billing) -> None:
 
 
 def test_an_older_version_that_was_held_up_until_the_newer_had_been_sent_is_superseded(w: Billing) -> None:
+    """Row 15: a version that comes late never replaces a newer one."""
     older = prepared(w, f"{FOLDER}/a.csv", cbf(A))
     newer = prepared(w, f"{FOLDER}/a.csv", cbf(A, B))
     assert outcome(w, w.finish(newer.id)) == "delivered"
@@ -681,6 +689,7 @@ def test_a_release_file_for_what_is_not_held_is_rejected(openapi: Billing) -> No
 
 
 def test_a_decision_dropped_twice_is_taken_once(w: Billing) -> None:
+    """Row 4: neither a copy of the event nor a second file decides anything again."""
     held, _ = held_for(w, "closed")
     key, body = f"incoming/release/{held.id}.json", b'{"decision": "send"}'
     source = w.drop(key, body)
@@ -705,6 +714,7 @@ def test_a_release_goes_on_past_the_deliveries_that_wait_for_it(w: Billing) -> N
 
 
 def test_deliveries_behind_a_held_one_say_so_and_go_on_when_it_is_decided(w: Billing) -> None:
+    """Row 15: what is held holds up its own connection, and the receipts of those behind it say so."""
     first = prepared(w, f"incoming/billing/{CONNECTION}/2026-01/a.csv", cbf(A).replace(b"2026-03", b"2026-01"))
     before = prepared(w, f"{FOLDER}/a.csv", cbf(A))
     assert outcome(w, held := w.finish(first.id)) == "held"
@@ -725,6 +735,7 @@ def test_deliveries_behind_a_held_one_say_so_and_go_on_when_it_is_decided(w: Bil
 
 
 def test_another_connection_is_not_held_up() -> None:
+    """Row 15: what is held holds up no other connection."""
     with billing("live", connections=(CONNECTION, "other")) as w:
         held, _ = held_for(w, "closed")
         assert outcome(w, held) == "held"
@@ -797,6 +808,7 @@ def test_a_folder_without_a_marker_is_held_once_and_ended_by_its_marker(w: Billi
 
 
 def test_a_part_replaced_after_its_marker_refuses_the_month_rather_than_mix(live: Billing) -> None:
+    """Row 3: a part that changed after its marker makes no mixture."""
     folder = f"{FOLDER}/month/export"
     live.drop(f"{folder}/a.csv", cbf(A))
     marker = live.drop(f"{folder}/_SUCCESS", b"")
@@ -930,3 +942,208 @@ def test_rows_mended_of_a_file_of_which_nothing_was_taken_go_with_it(w: Billing)
     assert receipt["outcome"] == "delivered", receipt["reason"]
     assert receipt["rows"] == rows(in_=2, accepted=2)
     assert starts(w) == [("01T05", "1", "EC2"), ("01T06", "1", "S3")]
+
+
+def test_only_the_mended_rows_go_where_drops_append(openapi: Billing) -> None:
+    first = openapi.deliver_file(f"{FOLDER}/a.csv", cbf(A, ("01T05", "?", "RDS"), B, ("01T07", "?", "S3")))
+    assert openapi.receipt(first)["rows"] == rows(in_=4, accepted=2, rejected=2)
+    done = openapi.deliver_file(f"{FOLDER}/mended/{first.id}.csv", mended(openapi, first, **{"cost/cost": "4"}))
+    receipt = openapi.receipt(done)
+    assert receipt["outcome"] == "delivered", receipt["reason"]
+    assert receipt["rows"] == rows(in_=2, accepted=2)
+    assert (receipt["money"]["in"], receipt["money"]["sent"]) == ("8", "8")
+    assert sorted(starts(openapi)) == sorted([A, ("01T05", "4", "RDS"), B, ("01T07", "4", "S3")])
+    assert [post["rows"] for post in openapi.posts()] == [2, 2]
+    # Once more is nothing new, and the file itself goes on to grow beside them.
+    body = openapi.text(done.source.key)
+    assert outcome(openapi, openapi.deliver_file(f"{FOLDER}/mended/{first.id}.csv", body)) == "unchanged"
+    grown = openapi.deliver_file(f"{FOLDER}/a.csv", cbf(A, ("01T05", "?", "RDS"), B, ("01T09", "9", "S3")))
+    assert openapi.receipt(grown)["rows"] == rows(in_=4, accepted=3, rejected=1)
+    assert [post["rows"] for post in openapi.posts()] == [2, 2, 1]
+
+
+def test_a_row_that_was_not_rejected_is_not_sent_again_as_mended(openapi: Billing) -> None:
+    first = openapi.deliver_file(f"{FOLDER}/a.csv", cbf(A, ("01T05", "?", "RDS"), B))
+    text = mended(openapi, first, **{"cost/cost": "4"}).replace(b",3,", b",2,")
+    refused = openapi.deliver_file(f"{FOLDER}/mended/{first.id}.csv", text)
+    receipt = openapi.receipt(refused)
+    assert receipt["outcome"] == "rejected"
+    assert "this row was not rejected by delivery" in receipt["reason"]
+    assert "'2'" in receipt["reason"]
+    assert starts(openapi) == [A, B]
+
+
+def test_rows_mended_before_their_delivery_has_ended_are_refused_where_nobody_knows_what_went(openapi: Billing) -> None:
+    first = prepared(openapi, f"{FOLDER}/a.csv", cbf(A, ("01T05", "?", "RDS"), B))
+    text = mended(openapi, first, **{"cost/cost": "4"})
+    early = openapi.deliver_file(f"{FOLDER}/mended/{first.id}.csv", text)
+    assert outcome(openapi, early) == "rejected"
+    assert f"delivery {first.id} has not ended" in openapi.receipt(early)["reason"]
+    assert outcome(openapi, openapi.finish(first.id)) == "partly_delivered"
+    assert outcome(openapi, openapi.deliver_file(f"{FOLDER}/mended/{first.id}.csv", text)) == "delivered"
+    assert sorted(starts(openapi)) == sorted([A, ("01T05", "4", "RDS"), B])
+
+
+def test_rows_mended_before_their_delivery_has_ended_take_its_place_where_hours_are_replaced(live: Billing) -> None:
+    first = prepared(live, f"{FOLDER}/a.csv", cbf(A, ("01T05", "?", "RDS"), B))
+    early = prepared(live, f"{FOLDER}/mended/{first.id}.csv", mended(live, first, **{"cost/cost": "4"}))
+    assert outcome(live, live.finish(first.id)) == "superseded"
+    assert outcome(live, live.finish(early.id)) == "delivered"
+    assert starts(live) == [A, ("01T05", "4", "RDS"), B]
+
+
+def test_rows_that_are_mended_in_two_steps_all_arrive_once(w: Billing) -> None:
+    first = w.deliver_file(f"{FOLDER}/a.csv", cbf(A, ("01T06", "?", "RDS"), ("01T07", "?", "S3")))
+    lines = mended(w, first, **{"cost/cost": "4"}).decode().splitlines()
+    lines[2] = lines[2].replace(",4,", ",nought,")
+    second = w.deliver_file(f"{FOLDER}/mended/{first.id}.csv", "\n".join(lines).encode())
+    assert outcome(w, second) == "partly_delivered", w.receipt(second)["reason"]
+    third = w.deliver_file(f"{FOLDER}/mended/{second.id}.csv", mended(w, second, **{"cost/cost": "5"}))
+    receipt = w.receipt(third)
+    assert receipt["outcome"] == "delivered", receipt["reason"]
+    assert receipt["rows"] == (rows(in_=3, accepted=3) if w.live else rows(in_=1, accepted=1))
+    assert starts(w) == [A, ("01T06", "4", "RDS"), ("01T07", "5", "S3")]
+
+
+def test_rows_that_stay_bad_through_two_mendings_send_nothing_twice(openapi: Billing) -> None:
+    first = openapi.deliver_file(f"{FOLDER}/a.csv", cbf(("01T05", "?", "EC2"), ("01T06", "?", "S3")))
+    lines = mended(openapi, first, **{"cost/cost": "4"}).decode().splitlines()
+    lines[2] = lines[2].replace(",4,", ",nought,")
+    second = openapi.deliver_file(f"{FOLDER}/mended/{first.id}.csv", "\n".join(lines).encode())
+    assert openapi.receipt(second)["rows"] == rows(in_=2, accepted=1, rejected=1)
+    third = openapi.deliver_file(f"{FOLDER}/mended/{second.id}.csv", mended(openapi, second))
+    assert openapi.receipt(third)["rows"] == rows(in_=1, rejected=1)
+    fourth = openapi.deliver_file(f"{FOLDER}/mended/{third.id}.csv", mended(openapi, third, **{"cost/cost": "5"}))
+    assert openapi.receipt(fourth)["rows"] == rows(in_=1, accepted=1), openapi.receipt(fourth)["reason"]
+    assert starts(openapi) == [("01T05", "4", "EC2"), ("01T06", "5", "S3")]
+
+
+def test_rows_that_cloudzero_refused_come_back_mended(w: Billing) -> None:
+    first = w.deliver_file(f"{FOLDER}/a.csv", cbf(A, ("01T05", "4", POISON), B))
+    assert outcome(w, first) == "partly_delivered"
+    text = mended(w, first, **{"resource/service": "RDS"})
+    done = w.deliver_file(f"{FOLDER}/mended/{first.id}.csv", text)
+    receipt = w.receipt(done)
+    assert receipt["outcome"] == "delivered", receipt["reason"]
+    assert receipt["rows"] == (rows(in_=3, accepted=3) if w.live else rows(in_=1, accepted=1))
+    assert sorted(starts(w)) == sorted([A, ("01T05", "4", "RDS"), B])
+
+
+def test_a_dry_run_of_mended_rows_says_what_would_go(w: Billing) -> None:
+    first = w.deliver_file(f"{FOLDER}/a.csv", cbf(A, ("01T05", "?", "RDS"), B))
+    text = mended(w, first, **{"cost/cost": "4"})
+    plan = planned(w, text, f"mended/{first.id}.csv")
+    assert plan["plan"]["verdict"] == "would_deliver", plan
+    count = 3 if w.live else 1
+    assert f"send body 1: {count} rows" in plan["plan"]["steps"][0]
+    assert f"s3://{DROPS}/{FOLDER}/mended/{first.id}.csv" in plan["next_command"]
+    assert starts(w) == [A, B]
+
+
+def test_rows_of_a_plan_that_were_mended_are_a_file_of_their_own(w: Billing) -> None:
+    plan = w.deliver_file(f"plan/billing/{CONNECTION}/{MONTH}/a.csv", cbf(A, ("01T06", "?", "S3")))
+    assert w.receipt(plan)["rows"] == rows(in_=2, rejected=1, owed=1)
+    done = w.deliver_file(f"{FOLDER}/mended/{plan.id}.csv", mended(w, plan, **{"cost/cost": "2"}))
+    assert w.receipt(done)["rows"] == rows(in_=2, accepted=2), w.receipt(done)["reason"]
+    assert starts(w) == [A, B]
+    assert outcome(w, w.deliver_file(f"{FOLDER}/a.csv", cbf(A, B))) == "unchanged"
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_overwritten_file_of_costs_is_read_as_its_event_named_it(w: Billing) -> None:
+    """Row 3: each event's own version is read; the older one is superseded, and nothing is mixed."""
+    first = w.drop(f"{FOLDER}/a.csv", cbf(A))
+    second = w.drop(f"{FOLDER}/a.csv", cbf(B, ("01T07", "4", "S3")))
+    older, newer = w.prepare(first), w.prepare(second)
+    assert older is not None
+    assert newer is not None
+    assert (older.rows.in_, newer.rows.in_) == (1, 2)
+    assert outcome(w, w.finish(older.id)) == "superseded"
+    assert outcome(w, w.finish(newer.id)) == "delivered"
+    assert starts(w) == [B, ("01T07", "4", "S3")]
+
+
+def test_a_file_overwritten_between_event_and_read_is_superseded_where_there_are_no_versions(w: Billing) -> None:
+    """Row 3: without versions the ETag pins: what was overwritten after its event is never read."""
+    w.s3.create_bucket(Bucket="unversioned", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    first = w.drop(f"{FOLDER}/a.csv", cbf(A), "unversioned")
+    second = w.drop(f"{FOLDER}/a.csv", cbf(B), "unversioned")
+    assert outcome(w, w.prepare(first)) == "superseded"
+    newer = w.prepare(second)
+    assert newer is not None
+    assert outcome(w, w.finish(newer.id)) == "delivered"
+    assert starts(w) == [B]
+
+
+def test_a_duplicate_event_of_costs_sends_nothing(w: Billing) -> None:
+    """Row 4: the same event again, at any time, neither prepares nor queues nor sends again."""
+    source = w.drop(f"{FOLDER}/a.csv", cbf(A))
+    first = w.prepare(source)
+    assert first is not None
+    w.prepare(source)
+    assert len(w.queued()) == 1
+    done = w.finish(first.id)
+    assert w.prepare(source) == done
+    assert w.queued() == []
+    assert len(w.posts()) == len(w.receipts()) == 1
+
+
+def test_a_bom_crlf_and_a_newline_in_quotes_are_read_and_other_bytes_rejected_by_line(w: Billing) -> None:
+    """Row 5: what spreadsheets write is read; a row with bytes that are not UTF-8 is named with its line."""
+    text = (
+        b"\xef\xbb\xbftime/usage_start,cost/cost,lineitem/description\r\n"
+        b'2026-03-01T05:00:00Z,1.5,"two\r\nlines \xe2\x80\xa8"\r\n'
+        b"2026-03-01T06:00:00Z,2,\xff\xfe\r\n"
+        b"2026-03-01T07:00:00Z,4,last"
+    )
+    done = w.deliver_file(f"{FOLDER}/a.csv", text)
+    assert w.receipt(done)["rows"] == rows(in_=3, accepted=2, rejected=1)
+    body = w.text(done.rejected_rows.removeprefix(f"s3://{DROPS}/"))
+    assert b"\xff\xfe,4," in body  # the bytes as they came, and their line
+    name = "lineitem/description" if w.live else "description"
+    assert [row[name] for row in w.held()["rows"]] == ["two\r\nlines \u2028", "last"]
+
+
+@pytest.mark.parametrize("cut", [1, 9, 30])
+def test_a_truncated_gzip_of_costs_is_refused_and_nothing_is_sent(w: Billing, cut: int) -> None:
+    """Row 6: a short file is never taken for a whole one."""
+    packed = gzip.compress(cbf(*[(f"01T{hour:02}", str(hour), f"service {hour}") for hour in range(20)]))
+    receipt = w.receipt(w.deliver_file(f"{FOLDER}/month/a.csv.gz", packed[:-cut]))
+    assert receipt["outcome"] == "rejected"
+    assert w.posts() == []
+    assert w.keys(SPOOL) == []
+
+
+def test_a_bomb_of_costs_is_refused_and_leaves_nothing(live: Billing) -> None:
+    """Row 7: a file that grows out of all proportion is refused by its ratio, in constant memory."""
+    bomb = gzip.compress(cbf(A) + b"\n" * 40_000_000)
+    receipt = live.receipt(live.deliver_file(f"{FOLDER}/a.csv", bomb))
+    assert receipt["outcome"] == "rejected"
+    assert "times" in receipt["reason"] or "ratio" in receipt["reason"]
+    assert live.keys(SPOOL) == []
+
+
+def test_a_file_that_does_not_fit_into_an_invocation_is_refused_with_the_way_out(live: Billing) -> None:
+    """Row 7: while there is time to say so, and not by a time-out."""
+    live.remaining[0] = 10
+    receipt = live.receipt(live.deliver_file(f"{FOLDER}/a.csv", cbf(A)))
+    assert receipt["outcome"] == "rejected"
+    assert "PrepareMemoryMb" in receipt["reason"]
+    assert live.keys(SPOOL) == []
+
+
+def test_what_is_sent_in_a_month_counts_for_all_its_files(w: Billing) -> None:
+    """Row 16: a file that would fill the month past its limits is refused with what was sent before."""
+    w.deliver_file(f"{FOLDER}/a.csv", cbf(A))
+    record = w.ledger.record(f"hours#{CONNECTION}#{MONTH}")
+    (owner,) = record.content["owners"]
+    w.ledger.save_record(record.but(content={"owners": [owner | {"rows": 999_999}]}))
+    receipt = w.receipt(w.deliver_file(f"{FOLDER}/b.csv", cbf(B, ("01T07", "4", "S3"))))
+    assert receipt["outcome"] == "rejected"
+    assert "2026-03 would hold 1,000,001 rows" in receipt["reason"]
+    assert "(999,999 rows, " in receipt["reason"]
+    assert receipt["rows"] == rows(in_=2, rejected=2)
+    assert receipt["money"]["rejected"] == "6"
+    assert outcome(w, w.deliver_file(f"{FOLDER}/b.csv", cbf(B))) == "delivered"

@@ -332,7 +332,14 @@ def test_nothing_that_we_write_starts_us_again(cloud: Lambdas, template: dict[st
         for rule in entry["Filter"]["S3Key"]["Rules"]
         if rule["Name"] == "prefix"
     ]
-    assert len(watched) == 3
+    assert sorted(watched) == [
+        "config/",
+        "incoming/billing/",
+        "incoming/price-books/",
+        "incoming/release/",
+        "plan/billing/",
+        "plan/price-books/",
+    ]
     cloud.send(PREPARE, cloud.put(f"{FOLDER}some_bad.csv", aws_sheet(300, bad=2)))
     cloud.send(PREPARE, cloud.put(f"{FOLDER}all_bad.csv", aws_sheet(1, bad=2)), body_of("price_book_prepare/not_json"))
     gone = cloud.put(f"{FOLDER}gone.csv", aws_sheet(4))
@@ -366,7 +373,7 @@ def test_every_dead_letter_queue_has_an_alarm_on_depth_and_one_on_age(template: 
         for found in template.values()
         if found["Type"] == "AWS::SQS::Queue" and "RedrivePolicy" in found["Properties"]
     }
-    assert len(dead) == 3
+    assert len(dead) == 6
     for queue in dead:
         watching = {
             alarm["MetricName"]: alarm

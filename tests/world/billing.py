@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,7 +16,8 @@ from finops_relay.cloudzero.connect import CLIENTS, credential
 from finops_relay.cloudzero.records import ContractName
 from finops_relay.delivery.identity import ObjectVersion
 from finops_relay.delivery.ledger import Delivery
-from finops_relay.delivery.ports import Ports
+from finops_relay.delivery.packer import MAX_BODY_BYTES
+from finops_relay.delivery.ports import Ports, Queue
 from finops_relay.errors import Wait
 from finops_relay.http.client import HttpClient
 from finops_relay.http.retry import RetryPolicy
@@ -25,10 +26,15 @@ from finops_relay.jobs.billing.prepare import name_rejected, prepare
 from finops_relay.jobs.contract import Tenant
 from finops_relay.jobs.release import release
 from pydantic import SecretStr
+from werkzeug.wrappers import Response
 
 from local.standins.cloudzero import CONNECTION, KEY, CloudZeroStandIn
+from local.standins.cloudzero_account import Contract
+from local.standins.standin import Call, Refusal, answer
 from tests.world.relay import DROPS, Aws, aws
 
+POISON = "poison"
+"""The service whose rows the world's vendor refuses, one by one."""
 MONTH = "2026-03"
 """The month of the world's clock, which begins on its first day."""
 FOLDER = f"incoming/billing/{CONNECTION}/{MONTH}"
@@ -53,6 +59,7 @@ class Billing(Aws):
 
     vendor: CloudZeroStandIn
     contract: str
+    body_bytes: int = MAX_BODY_BYTES
     asked: Asked = field(default_factory=Asked)
     read_back: ReadBack = field(default_factory=lambda: ReadBack(10, 300, 3600))
     key: list[str] = field(default_factory=lambda: [KEY])
@@ -61,15 +68,19 @@ class Billing(Aws):
 
     def prepare(self, source: ObjectVersion, ports: Ports | None = None) -> Delivery | None:
         """Run the preparing job once."""
-        tenant = Tenant(self.vendor.api_url, self.contract)
+        tenant = Tenant(self.vendor.api_url, self.contract, self.body_bytes)
         return prepare(source, ports or self.ports, self.defaults, self.waits, tenant)
 
     def release(self, source: ObjectVersion, ports: Ports | None = None) -> Delivery | None:
         """Run the job that takes decisions once."""
         return release(source, ports or self.ports, self.waits)
 
-    def client(self) -> CloudZero:
-        """Return a client of the stand-in, as a function would build it, with short time-outs."""
+    def client(self, wrap: Callable[[HttpClient], HttpClient] = lambda http: http) -> CloudZero:
+        """Return a client of the stand-in, as a function would build it, with short time-outs.
+
+        Args:
+            wrap: put around the core that makes the calls, so that a test can end the process before any of them.
+        """
 
         def source(fresh: bool) -> SecretStr | None:  # noqa: FBT001 -- TokenSource is called by position
             self.token_reads.append(fresh)
@@ -83,16 +94,20 @@ class Billing(Aws):
             timeouts=self.timeouts,
             wire=self.wire,
         )
-        return CLIENTS[ContractName(self.contract)](http)
+        return CLIENTS[ContractName(self.contract)](wrap(http))
 
     def step(
-        self, delivery_id: str, ports: Ports | None = None, vendor: Callable[[], CloudZero] | None = None
+        self,
+        delivery_id: str,
+        ports: Ports | None = None,
+        vendor: Callable[[], CloudZero] | None = None,
+        asked: Queue | None = None,
     ) -> Delivery:
         """Run the delivering job once, as one message would. Raises Wait."""
         ports = ports or self.ports
         delivery = ports.ledger.delivery(delivery_id)
         assert delivery is not None
-        return deliver(delivery, ports, vendor or self.client, self.asked, self.waits, self.read_back)
+        return deliver(delivery, ports, vendor or self.client, asked or self.asked, self.waits, self.read_back)
 
     def name_rejected(self, ports: Ports | None = None) -> None:
         """Run the preparing job for those deliveries whose refused rows are to be named."""
@@ -176,10 +191,47 @@ class Billing(Aws):
         return self.text(delivery.rejected_rows.removeprefix(f"s3://{DROPS}/")).decode()
 
 
+class PickyStandIn(CloudZeroStandIn):
+    """A stand-in that refuses single rows: those of the service `POISON`, which is nothing that a file could say."""
+
+    def handlers(self) -> Mapping[str, Callable[[Call], Response]]:
+        """Give the handler of each operation."""
+        found = dict(super().handlers())
+        found["createAnyCostBillingDrop"] = _refusing(found["createAnyCostBillingDrop"])
+        if self.contract == "live":
+            found["validateAnyCostBillingDrop"] = _judging(found["validateAnyCostBillingDrop"])
+        return found
+
+
+def _refusing(handler: Callable[[Call], Response]) -> Callable[[Call], Response]:
+    def refused(call: Call) -> Response:
+        if _poisoned(call):
+            raise Refusal(400, f"nobody knows the service {POISON}")
+        return handler(call)
+
+    return refused
+
+
+def _judging(handler: Callable[[Call], Response]) -> Callable[[Call], Response]:
+    def judged(call: Call) -> Response:
+        if _poisoned(call):
+            return answer({"connection": {"is_valid": False, "errors": [f"nobody knows the service {POISON}"]}})
+        return handler(call)
+
+    return judged
+
+
+def _poisoned(call: Call) -> bool:
+    """Return whether a row of either contract's body is of the service that is refused."""
+    items = [item for drop in call.body.get("billing_drops", []) for item in drop["line_items"]]
+    rows = [*items, *call.body.get("data", [])]
+    return any(POISON in {row.get("service"), row.get("resource/service")} for row in rows)
+
+
 @contextmanager
-def billing(contract: str, **behaviour: Any) -> Iterator[Billing]:  # noqa: ANN401 -- checked by the stand-in
+def billing(contract: Contract, **behaviour: Any) -> Iterator[Billing]:  # noqa: ANN401 -- checked by the stand-in
     """Make a world; *behaviour* is the stand-in's."""
-    with aws() as parts, CloudZeroStandIn(contract, **behaviour) as vendor:
+    with aws() as parts, PickyStandIn(contract, **behaviour) as vendor:
         found = Billing(vendor=vendor, contract=contract, **parts)
         try:
             yield found

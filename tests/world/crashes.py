@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
+from finops_relay.cloudzero.client import CloudZero
 from finops_relay.delivery.ports import Ports
+from finops_relay.http.client import HttpClient
 from finops_relay.infracost.client import Infracost
 
-from tests.world.relay import World
+from tests.world.billing import Billing
+from tests.world.relay import Aws, World
 
 
 class SimulatedCrash(BaseException):
@@ -44,7 +47,7 @@ class Fuse:
         """Begin another process, which lives."""
         self.blown, self.at = False, 0
 
-    def ports(self, world: World) -> Ports:
+    def ports(self, world: Aws) -> Ports:
         """Return the world's ports behind this fuse."""
         return world.with_ports(lambda name, port: Fragile(self, name, port))
 
@@ -52,6 +55,14 @@ class Fuse:
         """Return a maker of the vendor's client behind this fuse."""
         found: Callable[[str], Any] = lambda slug: Fragile(self, "vendor", world.client(slug))  # noqa: E731 -- a typed one
         return found
+
+    def cloudzero(self, world: Billing) -> Callable[[], CloudZero]:
+        """Return a maker of CloudZero's client whose calls are behind this fuse."""
+
+        def wrapped(http: HttpClient) -> HttpClient:
+            return cast("HttpClient", Fragile(self, "vendor", http))
+
+        return lambda: world.client(wrapped)
 
 
 class Fragile:

@@ -19,10 +19,16 @@ import pytest
 from finops_relay.aws.wiring import Context, _boto_client, relay
 from moto import mock_aws
 
+from functions.billing_drop_prepare import app as billing_drop_prepare
+from functions.cloudzero_deliver import app as cloudzero_deliver
 from functions.config_check import app as config_check
 from functions.infracost_deliver import app as infracost_deliver
 from functions.price_book_prepare import app as price_book_prepare
+from functions.release import app as release
+from local.standins.cloudzero import KEY
+from local.standins.cloudzero_account import Contract
 from local.standins.infracost import AWS_ORGANIZATION, AZURE_ORGANIZATION, ENTERPRISE, TOKEN, InfracostStandIn
+from tests.world.billing import PickyStandIn
 
 ROOT = Path(__file__).resolve().parents[2]
 REGION = "eu-west-1"
@@ -32,6 +38,13 @@ SPOOL = "acme-finops-spool"
 PREPARE: ModuleType = price_book_prepare
 DELIVER: ModuleType = infracost_deliver
 CONFIG: ModuleType = config_check
+BILLING: ModuleType = billing_drop_prepare
+CLOUDZERO: ModuleType = cloudzero_deliver
+RELEASE: ModuleType = release
+VENDORS = {PREPARE: DELIVER, BILLING: CLOUDZERO, RELEASE: CLOUDZERO}
+"""Whose FIFO queue a function sends to."""
+POINTERS = {DELIVER: "infracost_deliver/pointer", CLOUDZERO: "cloudzero_deliver/pointer"}
+"""The recorded event of a function with a FIFO queue; S3 notifies the others."""
 
 
 def recorded(name: str) -> dict[str, Any]:
@@ -50,6 +63,7 @@ class Lambdas:
     """The functions and what is around them."""
 
     vendor: InfracostStandIn
+    cloudzero: PickyStandIn
     environment: pytest.MonkeyPatch
     s3: Any
     sqs: Any
@@ -76,9 +90,15 @@ class Lambdas:
         }
         return notification
 
-    def replayed(self, name: str, content: bytes) -> dict[str, Any]:
-        """Upload what a recorded event tells of; return the event's notification with the real version in it."""
-        notification: dict[str, Any] = json.loads(body_of(name))
+    def replayed(self, name: str, content: bytes, month: str = "2026-02") -> dict[str, Any]:
+        """Upload what a recorded event tells of; return the event's notification with the real version in it.
+
+        Args:
+            name: of the event.
+            content: of the object.
+            month: for the recorded one in the key of a billing drop, which is closed some day.
+        """
+        notification: dict[str, Any] = json.loads(body_of(name).replace("/2026-02/", f"/{month}/"))
         told = notification["Records"][0]["s3"]["object"]
         put = self.s3.put_object(Bucket=DROPS, Key=unquote_plus(told["key"]), Body=content)
         told |= {"versionId": put["VersionId"], "eTag": put["ETag"].strip('"'), "size": len(content)}
@@ -88,13 +108,12 @@ class Lambdas:
         """Put messages into a function's queue."""
         for body in bodies:
             text = body if isinstance(body, str) else json.dumps(body)
-            more = {"MessageGroupId": "g", "MessageDeduplicationId": str(hash(text))} if function is DELIVER else {}
+            more = {"MessageGroupId": "g", "MessageDeduplicationId": str(hash(text))} if function in POINTERS else {}
             self.sqs.send_message(QueueUrl=self.queues[function], MessageBody=text, **more)
 
     def take(self, function: ModuleType) -> dict[str, Any]:
         """Receive what is in a function's queue, as the event that Lambda makes of it."""
-        name = "infracost_deliver/pointer" if function is DELIVER else "price_book_prepare/s3_put"
-        template = recorded(name)["Records"][0]
+        template = recorded(POINTERS.get(function, "price_book_prepare/s3_put"))["Records"][0]
         found = self.sqs.receive_message(
             QueueUrl=self.queues[function], MaxNumberOfMessages=10, AttributeNames=["All"], VisibilityTimeout=5400
         )
@@ -145,7 +164,8 @@ class Lambdas:
         self.close()
         name = (function.__file__ or "").split("/")[-2].replace("_", "-")
         variables = {"POWERTOOLS_SERVICE_NAME": name, "QUEUE_URL": self.queues[function]}
-        variables["DELIVER_QUEUE_URL"] = self.queues[DELIVER] if function is PREPARE else ""
+        variables["DELIVER_QUEUE_URL"] = self.queues[VENDORS[function]] if function in VENDORS else ""
+        variables["PREPARE_QUEUE_URL"] = self.queues[BILLING] if function is CLOUDZERO else ""
         for key, value in variables.items():
             self.environment.setenv(key, value)
         self.now_in = function
@@ -195,9 +215,19 @@ class Lambdas:
 
 
 @contextmanager
-def lambdas(environment: pytest.MonkeyPatch, *, token: str = TOKEN, **behaviour: Any) -> Iterator[Lambdas]:  # noqa: ANN401 -- the stand-in's
-    """Set everything up, with the settings that the template gives."""
-    with mock_aws(), InfracostStandIn(**{"polls_needed": 1, **behaviour}) as vendor:
+def lambdas(
+    environment: pytest.MonkeyPatch,
+    *,
+    token: str = TOKEN,
+    contract: Contract = "live",
+    **behaviour: Any,  # noqa: ANN401 -- the stand-in's
+) -> Iterator[Lambdas]:
+    """Set everything up, with the settings that the template gives; *contract* is CloudZero's."""
+    with (
+        mock_aws(),
+        InfracostStandIn(**{"polls_needed": 1, **behaviour}) as vendor,
+        PickyStandIn(contract) as cloudzero,
+    ):
         variables = {
             "AWS_DEFAULT_REGION": REGION,
             "POWERTOOLS_METRICS_NAMESPACE": "FinOpsRelay",
@@ -205,6 +235,8 @@ def lambdas(environment: pytest.MonkeyPatch, *, token: str = TOKEN, **behaviour:
             "DROPS_BUCKET": DROPS,
             "SPOOL_BUCKET": SPOOL,
             "BUS_NAME": "deliveries",
+            "CLOUDZERO_API_URL": cloudzero.api_url,
+            "CLOUDZERO_CONTRACT": contract,
             "INFRACOST_API_URL": vendor.api_url,
             "INFRACOST_ENTERPRISE_ID": ENTERPRISE,
             "INFRACOST_SLUG": "acme",
@@ -228,12 +260,16 @@ def lambdas(environment: pytest.MonkeyPatch, *, token: str = TOKEN, **behaviour:
         boto3.client("events", REGION).create_event_bus(Name="deliveries")
         if token:
             boto3.client("secretsmanager", REGION).create_secret(Name="infracost/default", SecretString=token)
+            boto3.client("secretsmanager", REGION).create_secret(Name="cloudzero", SecretString=KEY)
         queues = {
             PREPARE: sqs.create_queue(QueueName="price-book-prepare")["QueueUrl"],
             CONFIG: sqs.create_queue(QueueName="config-check")["QueueUrl"],
             DELIVER: sqs.create_queue(QueueName="infracost-deliver.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"],
+            BILLING: sqs.create_queue(QueueName="billing-drop-prepare")["QueueUrl"],
+            RELEASE: sqs.create_queue(QueueName="release")["QueueUrl"],
+            CLOUDZERO: sqs.create_queue(QueueName="cloudzero-deliver.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"],
         }
-        found = Lambdas(vendor, environment, s3, sqs, queues)
+        found = Lambdas(vendor, cloudzero, environment, s3, sqs, queues)
 
         def note(params: dict[str, Any], **_: object) -> None:
             found.hidden.append((params["ReceiptHandle"], params["VisibilityTimeout"]))

@@ -9,9 +9,9 @@ from uuid import uuid4
 import boto3
 import pytest
 from botocore.exceptions import ClientError
-from finops_relay.aws.tables import DAY_S, DynamoLedger
+from finops_relay.aws.tables import DAY_S, MAX_PLAIN, DynamoLedger
 from finops_relay.delivery.identity import ObjectVersion
-from finops_relay.delivery.ledger import Delivery, Target
+from finops_relay.delivery.ledger import Delivery, Record, Target
 from finops_relay.delivery.receipt import Outcome, Source
 from finops_relay.errors import LedgerConflict
 from hypothesis import HealthCheck, given, settings
@@ -116,6 +116,53 @@ def test_another_refusal_of_the_table_is_no_conflict(aws: str) -> None:
         with pytest.raises(ClientError):
             call()
     client.close()
+
+
+# --- records ----------------------------------------------------------------------------------------------------------
+
+
+def test_records_conflict_alike(ledger: DynamoLedger) -> None:
+    new = ledger.record("hours#c#2026-03")
+    assert new == Record(name="hours#c#2026-03")
+    saved = ledger.save_record(new.but(content={"owners": [{"key": "a"}]}))
+    assert saved.version == 1
+    assert ledger.record("hours#c#2026-03") == saved
+    with pytest.raises(LedgerConflict, match="hours#c#2026-03"):
+        ledger.save_record(new.but(content={}))
+    assert ledger.save_record(saved.but(content={})).version == 2
+    assert ledger.record("hours#c#2026-04").version == 0
+
+
+def test_a_long_record_is_packed_and_a_short_one_can_be_read_by_a_person(
+    ledger: DynamoLedger, dynamodb: DynamoDBClient
+) -> None:
+    long = {"owners": [{"key": f"incoming/billing/c/2026-03/a-{n:05}.csv", "runs": [[n, n]]} for n in range(8_000)]}
+    record = Record(name="hours#c#2026-03")
+    for content, packed in (({"owners": []}, False), (long, True), ({"owners": ["ü\u2028"]}, False)):
+        record = ledger.save_record(record.but(content=content))
+        assert ledger.record(record.name) == record
+        item = dynamodb.get_item(TableName=TABLE, Key={"pk": {"S": record.name}})["Item"]
+        assert ("packed" in item) is packed
+        assert (item["body"]["S"] == "") is packed
+        assert len(item["packed"]["B"] if packed else item["body"]["S"]) < 400_000  # that an item holds
+        assert int(item["version"]["N"]) == record.version
+    assert len(str(long)) > 400_000
+
+
+def test_a_record_at_the_border_is_read_either_way(ledger: DynamoLedger) -> None:
+    empty = len(Record(name="r", version=1, content={"x": ""}).model_dump_json())
+    for version, size in enumerate((MAX_PLAIN - 1, MAX_PLAIN, MAX_PLAIN + 1)):
+        record = ledger.save_record(Record(name="r", version=version, content={"x": "y" * (size - empty)}))
+        assert ledger.record("r") == record
+
+
+def test_records_never_expire(ledger: DynamoLedger, dynamodb: DynamoDBClient) -> None:
+    ledger.save_record(Record(name="hours#c#2026-03"))
+    (item,) = dynamodb.scan(TableName=TABLE)["Items"]
+    assert "expires_at" not in item
+
+
+# --- sequencers -------------------------------------------------------------------------------------------------------
 
 
 def as_number(sequencer: str) -> int:

@@ -92,16 +92,17 @@ class Read:
         return [row for row in self.all if isinstance(row, RejectedRow)]
 
 
-def read(
+def read(  # noqa: PLR0913 -- a file, and what is special about reading it this time
     data: bytes,
     mended: Mapping[int, Mapping[str, str]] | None = None,
     *,
+    refused: Mapping[int, tuple[str, str]] | None = None,
     stream: Readable | None = None,
     budget: Budget | None = None,
     block_bytes: int = COST_BLOCK_BYTES,
 ) -> Read:
     """Reads one file for February 2026."""
-    reader = CostFileReader("costs", MONTH, mended, budget=budget, block_bytes=block_bytes)
+    reader = CostFileReader("costs", MONTH, mended, refused=refused, budget=budget, block_bytes=block_bytes)
     done = Read(reader, list(reader.rows(stream or io.BytesIO(data))))
     assert reader.rows_in == len(done.all)
     assert all(row.error and row.fix and not row.error.endswith(".") for row in done.rejected)

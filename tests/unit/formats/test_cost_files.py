@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from finops_relay.errors import InputRefused, ShortRead
 from finops_relay.formats.archives import Budget, Ceilings
-from finops_relay.formats.cost_files import CostFileReader, open_cost_file
+from finops_relay.formats.cost_files import CostFileReader, open_cost_file, readable_cost
 from finops_relay.formats.cost_rows import CostRow
 from finops_relay.formats.csv_rows import csv_line
 from finops_relay.formats.rejected_rows import RejectedFile, RejectedRow, read_mended
@@ -251,6 +251,85 @@ def test_a_mended_row_that_is_not_of_this_file_is_refused(mended: dict[int, dict
 
 def test_a_mended_item_that_there_is_not_is_refused() -> None:
     assert "no row begins" in refused(JSON_ITEM, {2: {"cost": "1"}}).reason
+
+
+# --- rows that somebody else refused ----------------------------------------------------------------------------------
+
+SAID = ("the vendor refused the row", "mend it")
+
+
+@settings(max_examples=60)
+@given(st.sets(st.integers(2, 61)), st.sets(st.integers(2, 61), max_size=5), st.integers(30, 600))
+def test_a_refused_row_is_rejected_as_it_stood_and_its_neighbours_are_not(
+    lines: set[int], bad: set[int], block_bytes: int
+) -> None:
+    """Whatever else is right or wrong with it, and however the file is read."""
+    rows = [cbf(cost__cost="x" if n in bad else str(n), resource__service="a,b" * (n % 2)) for n in range(2, 62)]
+    done = read(table(*rows), refused=dict.fromkeys(lines, SAID), block_bytes=block_bytes)
+    assert [row.line for row in done.all] == list(range(2, 62))
+    assert {row.line for row in done.rejected} == lines | bad
+    for row in done.rejected:
+        assert row.values == tuple(rows[row.line - 2].values())
+        assert ((row.error, row.fix) == SAID) == (row.line in lines)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_row_of_any_form_can_be_refused(form: str) -> None:
+    first, second = read(FORMS[form]).rows
+    done = read(FORMS[form], refused={second.line: SAID})
+    assert done.rows == [first]
+    [row] = done.rejected
+    assert (row.line, row.error, row.fix) == (second.line, *SAID)
+    assert "1.25" in dict(zip(row.columns, row.values, strict=True)).values()
+
+
+def test_a_row_that_spans_lines_or_has_no_cells_can_be_refused() -> None:
+    spans = read(table(cbf(resource__service="a\nb"), cbf(resource__service="c")), refused={2: SAID})
+    assert [(row.line, row.error) for row in spans.rejected] == [(2, SAID[0])]
+    assert [row.line for row in spans.rows] == [4]
+    [unreadable] = read(JSON_ITEM + b"\n{x\n", refused={2: SAID}).rejected
+    assert (unreadable.error, unreadable.values[-1]) == (SAID[0], "{x")
+
+
+def test_a_mended_row_that_is_refused_again_shows_what_was_written() -> None:
+    [row] = read(table(CBF), {2: {"cost/cost": "7"}}, refused={2: SAID}).rejected
+    assert row.values[1] == "7"
+
+
+# --- what rejected rows cost ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("form", "columns", "values", "cost"),
+    [
+        ("cbf", ["time/usage_start", " cost/cost"], ["", "-1.50"], Decimal("-1.50")),
+        ("cbf", ["cost/cost", "cost/amortized_cost"], ["$ 1,200.00", "7"], Decimal(1200)),
+        ("focus", ["BilledCost", "EffectiveCost"], ["1E-7", "7"], Decimal("0.0000001")),
+        ("line_items", ["Timestamp", "Cost", "resource/tag:cost"], ["", "(2)", "7"], Decimal(-2)),
+        ("line_items", ["cost", "Cost"], ["", "5"], Decimal(5)),
+        ("line_items", ["cost", "Cost"], ["5", "5"], None),
+        ("cbf", ["cost/cost"], ["0"], Decimal(0)),
+        ("cbf", ["cost/cost"], [" "], None),
+        ("cbf", ["cost/cost"], ["1,200"], None),
+        ("cbf", ["cost/cost"], ["1\udcff"], None),
+        ("cbf", ["cost"], ["1"], None),
+        ("focus", ["BilledCost"], ["NULL"], None),
+        ("cbf", ["time/usage_start", "cost/cost"], ["a", "b", "1"], None),
+        ("cbf", ["time/usage_start", "cost/cost"], ["1"], None),
+        ("", ["cost/cost"], ["1"], None),
+    ],
+)
+def test_a_rejected_row_costs_what_can_be_read_for_certain(
+    form: str, columns: list[str], values: list[str], cost: Decimal | None
+) -> None:
+    assert readable_cost(form, RejectedRow(2, tuple(columns), tuple(values), "x", "y")) == cost
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_row_of_any_form_costs_the_same_rejected_or_not(form: str) -> None:
+    row = read(FORMS[form]).rows[0]
+    [rejected] = read(FORMS[form], refused={row.line: SAID}).rejected
+    assert readable_cost(form.partition(",")[0], rejected) == row.costs[0] == Decimal("1.25")
 
 
 # --- money and memory -------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from finops_relay.errors import AnswerNotUnderstood, OutcomeUnknown, VendorError
+from finops_relay.errors import AnswerNotUnderstood, OutcomeUnknown, VendorError, VendorUnavailable
 
 HEADER = "cloudzero-idempotency-key"
 
@@ -33,11 +33,13 @@ class IdempotencyKeys:
     """One that was kept is in doubt; without one, it is a new one."""
     in_doubt: bool = field(default=False, init=False)
     """Whether the vendor may have acted under `current`."""
+    doubted: bool = field(default=False, init=False)
+    """Whether the vendor may have acted under any key so far: the body may be there whatever was answered since."""
     make: Callable[[], str] = new_key
 
     def __post_init__(self) -> None:
         """Begin with the key that was kept, or with a new one."""
-        self.in_doubt = bool(self.current)
+        self.in_doubt = self.doubted = bool(self.current)
         self.current = self.current or self.make()
 
     def hear(self, error: VendorError, *, safe: bool) -> None:
@@ -49,6 +51,8 @@ class IdempotencyKeys:
         """
         if isinstance(error, OutcomeUnknown | AnswerNotUnderstood):
             self.in_doubt = True
+        if isinstance(error, OutcomeUnknown | AnswerNotUnderstood | VendorUnavailable):
+            self.doubted = True
         answered = error.call.status is not None
         if answered and (safe or not self.in_doubt):
             self.current, self.in_doubt = self.make(), False

@@ -332,6 +332,7 @@ class CsvRecords:
 
 
 _CONTROLS = bytes(set(range(0x20)) - set(b"\t\n\r")) + b"\x7f"
+_WITHOUT_CONTROLS = bytes.maketrans(_CONTROLS, b" " * len(_CONTROLS))
 
 
 _UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\udc80-\udcff]").search
@@ -404,4 +405,4 @@ def _check_text(name: str, text: str) -> None:
 def has_controls(text: str) -> bool:
     """Whether *text* has a control character other than tabs and line ends."""
     data = text.encode(errors="surrogateescape")
-    return len(data.translate(None, _CONTROLS)) != len(data)
+    return data.translate(_WITHOUT_CONTROLS) != data

@@ -10,17 +10,20 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from decimal import Context, Decimal, localcontext
+from decimal import Decimal, localcontext
 from itertools import repeat
-from operator import gt, ne
+from operator import gt
 from typing import Protocol, cast
 
 from finops_relay.formats.cost_cells import (
+    SUM_CONTEXT,
     TAG,
     Amounts,
     CellFault,
     Cells,
+    Tags,
     Times,
+    all_escaped,
     line_type,
     plain_decimal,
     read_amounts,
@@ -75,8 +78,7 @@ CBF_COLUMNS = (
 
 _ORDER = {name: place for place, name in enumerate(CBF_COLUMNS)}
 _REGIONS = (REGION, "action/region")
-SUM_CONTEXT = Context(prec=100)
-"""Exact for 30 digits behind the point, 30 before it, and more rows than there are atoms on earth."""
+_CHANGED = frozenset({RESOURCE, *_REGIONS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +129,8 @@ class CostColumns:
     """Their cells; blank ones are empty."""
     amounts: Sequence[Amounts | None]
     """The columns of money in the order of :data:`COSTS`; None for those that the form does not have."""
-    tags: Sequence[Mapping[str, str]] | None
-    """Further tags of each row under their full names, in order; None when the form keeps tags in columns only."""
+    tags: Sequence[Tags] | None
+    """Further tags of each row; None when the form keeps tags in columns only."""
     noted: Mapping[str, int]
     """What was changed, and in how many rows."""
 
@@ -150,6 +152,32 @@ class CostColumns:
         for row, tags in zip(columns, self.tags or (), strict=False):
             row.update(tags)
         return columns
+
+    def as_json(self) -> list[bytes]:
+        """Each row of :meth:`by_row` as a JSON object in one line, without making the rows: in a third of the time.
+
+        What stands before the cells and the cells themselves are laid out row by row, then joined all at once.
+        """
+        layout: list[Sequence[str]] = []
+        count = len(self.hours)
+        end = "{"
+        for name, cells in zip(self.names, self.cells, strict=True):
+            sent = all_escaped(cells)
+            if all(cells):
+                comma = "," if layout else ""
+                layout += [f'{end}{comma}"{name}":"'] * count, sent
+                end = '"'
+            elif any(cells):  # never the first, which is the start
+                layout += [end] * count, [f',"{name}":"{cell}"' if cell else "" for cell in sent]
+                end = ""
+        if self.tags is not None:
+            layout += [end] * count, [tags.json for tags in self.tags]
+            end = ""
+        layout.append([end + "}\n"] * count)
+        texts = [""] * (count * len(layout))
+        for place, column in enumerate(layout):
+            texts[place :: len(layout)] = column
+        return "".join(texts).encode().split(b"\n")[:-1]
 
     def costs(self) -> list[Sequence[Decimal | None]]:
         """The dollars of all rows, column by column in the order of :data:`COSTS`; None for blank."""
@@ -210,7 +238,7 @@ class CostPlan:
         }
         self._tag_names = [name for name in self._names if name.startswith(TAG)]
 
-    def read(self, columns: Sequence[Sequence[str]], tags: Sequence[Mapping[str, str]] | None = None) -> CostColumns:
+    def read(self, columns: Sequence[Sequence[str]], tags: Sequence[Tags] | None = None) -> CostColumns:
         """Checks some rows.
 
         Args:
@@ -272,7 +300,7 @@ class CostPlan:
                     f"{self._shown[END]} is before {self._shown[START]}", "write the later time as the end, or leave it"
                 )
 
-    def _check_tagged(self, cells: Mapping[str, Sequence[str]], tags: Sequence[Mapping[str, str]] | None) -> None:
+    def _check_tagged(self, cells: Mapping[str, Sequence[str]], tags: Sequence[Tags] | None) -> None:
         """Refuses a tag on a row without a resource."""
         resources = cells.get(RESOURCE)
         if resources is not None and all(resources):
@@ -294,7 +322,7 @@ def without_white_space(column: Sequence[str]) -> Sequence[str]:
 
 def _changes(name: str, given: Sequence[str], sent: Sequence[str]) -> Iterable[tuple[str, int]]:
     """What a receipt says of values that are sent otherwise than they stood."""
-    if name in {RESOURCE, *_REGIONS} and any(map(ne, given, sent)):
+    if name in _CHANGED and list(given) != sent:
         count = sum(cell.strip() != new for cell, new in zip(given, sent, strict=True))
         if count:
             said = "were written as type/name" if name == RESOURCE else "named global were written as no-region"

@@ -12,7 +12,7 @@ from datetime import date
 from itertools import product
 
 from finops_relay.errors import InputRefused
-from finops_relay.formats.cost_cells import TAG, CellFault, Cells, Times, check_tag_key, resource_id, segment
+from finops_relay.formats.cost_cells import TAG, CellFault, Cells, Tags, Times, check_tag_key, resource_id, segment
 from finops_relay.formats.cost_rows import (
     COST,
     END,
@@ -103,7 +103,7 @@ class FocusForm:
         self._names = list(shown)
         times = Times(month, naive=True, floored=True)
         self._plan = CostPlan(self._names, list(shown.values()), times, ready=frozenset({TYPE, RESOURCE}))
-        self._tags: Cells[str, Mapping[str, str]] = Cells(read_tags)
+        self._tags: Cells[str, Tags] = Cells(read_tags)
         self._ids: Cells[tuple[str, str], str] = Cells(_resource)
 
     def read(self, columns: Sequence[Sequence[str]]) -> CostColumns:
@@ -207,7 +207,7 @@ def _resource(type_and_id: tuple[str, str]) -> str:
         return f"resource/{name}"
 
 
-def read_tags(text: str) -> Mapping[str, str]:
+def read_tags(text: str) -> Tags:
     """The tags of one row under their full names, sorted.
 
     Args:
@@ -217,7 +217,7 @@ def read_tags(text: str) -> Mapping[str, str]:
         CellFault: it is something else, or a key is not one that CloudZero takes.
     """
     if not text.strip():
-        return {}
+        return Tags({})
     fix = 'write the tags as a JSON object of texts, such as {"team": "platform"}'
     try:
         found = DECODER.decode(text)
@@ -237,4 +237,4 @@ def read_tags(text: str) -> Mapping[str, str]:
         if cell and not cell.isspace():
             check_tag_key(key)
             tags[TAG + key] = cell
-    return tags
+    return Tags(tags)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from finops_relay.cloudzero.records import AUTO, ContractName
 from finops_relay.delivery.identity import digest
 from finops_relay.delivery.ledger import Delivery, contract_note
+from finops_relay.delivery.packer import MAX_BODY_BYTES
 from finops_relay.delivery.ports import Ports
 from finops_relay.errors import ConfigRefused, CredentialRefused, RelayError
 
@@ -26,6 +27,8 @@ class Tenant:
     """Address of the API, without a path."""
     setting: str = AUTO
     """``auto``, ``openapi`` or ``live`` (CLOUDZERO_CONTRACT)."""
+    body_bytes: int = MAX_BODY_BYTES
+    """Of the largest body that it takes."""
 
     @property
     def trouble(self) -> str:

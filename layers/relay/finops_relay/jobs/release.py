@@ -63,7 +63,7 @@ def release(source: ObjectVersion, ports: Ports, waits: Waits) -> Delivery | Non
 def _taken(source: ObjectVersion, ports: Ports, run: Delivery) -> Delivery:
     """Let the held delivery go on, and end the file's own. Raises InputRefused and what reading raises."""
     held = _released(source, ports, run)
-    reason = f"delivery {held.id} goes on: {held.work['decision']}; see its own receipt"
+    reason = f"delivery {held.id} goes on: {held.work['decision'] or 'it is held again since'}; see its own receipt"
     return conclude(ports, run.but(target=held.target).ended(Outcome.DELIVERED, ports.clock.now(), reason))
 
 
@@ -78,7 +78,8 @@ def _released(source: ObjectVersion, ports: Ports, run: Delivery) -> Delivery:
     if held is None:
         fix = "take the id from the receipt of the held delivery"
         raise InputRefused("there is no delivery of this id", file=source.key, value=named[1], fix=fix)
-    if held.work.get("decided_by") == run.id:  # it goes on already, and perhaps was not told to
+    obeyed = held.work.get("decisions", [])
+    if run.id in obeyed:  # it goes on already, and perhaps was not told to; or was held once more since
         return _sent_on(ports, held, run)
     if held.outcome is not Outcome.HELD:
         reason = f"the delivery is not held: it is {held.outcome.value}"
@@ -86,13 +87,13 @@ def _released(source: ObjectVersion, ports: Ports, run: Delivery) -> Delivery:
     if held.kind not in RELEASABLE or "step" not in held.work:
         fix = held.next_command or "see its receipt"
         raise InputRefused("this delivery does not go on by a decision", file=source.key, value=held.reason, fix=fix)
-    decided = held.work | {"decision": decision, "decided_by": run.id, "step": "decided"}
+    decided = {"decision": decision, "decided_by": run.id, "decisions": [*obeyed, run.id], "step": "decided"}
     goes_on = held.but(
         outcome=Outcome.PENDING,
         stage="queued",
         reason=f"released by {source.key}: {decision}",
         next_command="",
-        work=decided,
+        work=held.work | decided,
         attempts=0,
     )
     saved = ports.ledger.save(goes_on.at("released", ports.clock.now()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from hashlib import sha256
@@ -15,13 +15,15 @@ from finops_relay.delivery.packer import Mode
 from finops_relay.delivery.ports import Ports
 from finops_relay.delivery.receipt import Unit
 from finops_relay.jobs.billing.money import less, total
-from finops_relay.jobs.billing.packing import OPERATIONS
-from finops_relay.jobs.billing.remembered import BodyPlan, Costs, Manifest, Removed
+from finops_relay.jobs.billing.packing import OPERATIONS, Packing
+from finops_relay.jobs.billing.remembered import BodyPlan, Costs, Manifest, Removed, Work
 from finops_relay.jobs.billing.state import manifest_key
 
 if TYPE_CHECKING:
     from finops_relay.cloudzero.client import CloudZero
 
+MAX_WORDS = 300
+"""Characters of what the vendor says of a row."""
 MAX_CHECKS = 500
 """Questions to the vendor which rows of a body it refuses; 500 find about 20 rows among 10,000."""
 
@@ -29,6 +31,17 @@ MAX_CHECKS = 500
 def origins_key(spool_key: str) -> str:
     """Return where the origins of a body's rows stand in the spool."""
     return f"{spool_key}.origins"
+
+
+def unfiled(work: Work) -> Iterator[str]:
+    """Yield what a receipt says of rows that the vendor refused, and that no file names: there was no time to."""
+    unnamed = work.removed[work.named :]
+    if len(unnamed) > 1:
+        yield f"{len(unnamed):,} rows that CloudZero refused are not in the file of rejected rows; as many as fit:"
+    for row in unnamed:
+        member, line = Packing.origin_of(row.origin)
+        part = f"part {member + 1}, " if member else ""
+        yield f"{part}line {line}: CloudZero refused the row: {row.words}"
 
 
 def costs_of(rows: Sequence[SentRow]) -> Costs:
@@ -129,7 +142,7 @@ class Rewriting:
         """Write a body without the rows that were refused; there is none where no row is left."""
         origins = self._origins(unit)
         removed = tuple(
-            Removed(origin=origins[place], hour=rows[place].hour, costs=rows[place].costs, words=words[:1000])
+            Removed(origin=origins[place], hour=rows[place].hour, costs=rows[place].costs, words=words[:MAX_WORDS])
             for place, words in sorted(refused.items())
         )
         mode = self.manifest.bodies[unit.spool_key].mode

@@ -34,13 +34,14 @@ from finops_relay.errors import (
     ShortRead,
     SourceGone,
     VendorError,
+    VendorUnavailable,
     Wait,
 )
 from finops_relay.jobs.billing.ahead import Ahead, Loaded
-from finops_relay.jobs.billing.bodies import Rewriting, costs_of, origins_key, refused_rows
+from finops_relay.jobs.billing.bodies import Rewriting, costs_of, origins_key, refused_rows, unfiled
 from finops_relay.jobs.billing.connections import behind, leave, take, tell_those_behind
 from finops_relay.jobs.billing.judging import Answer, Case, Verdict, overtaken, replaces, settled
-from finops_relay.jobs.billing.money import moved, with_read_back, with_sent
+from finops_relay.jobs.billing.money import moved, rest_rejected, total, with_read_back, with_rejected, with_sent
 from finops_relay.jobs.billing.reading_back import Held, difference, part_arrived
 from finops_relay.jobs.billing.remembered import (
     BodyPlan,
@@ -66,8 +67,14 @@ STEP_NEEDS_S = 60.0
 IN_DOUBT = "in doubt"
 ABOUT_ROWS = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY})
 """Answers that may be about single rows of a body."""
-MAX_REWRITES = 400
+UNHEARD = (OutcomeUnknown, AnswerNotUnderstood, VendorUnavailable)
+"""After these a body may have been taken."""
+MAX_REWRITES = 200
 """Bodies made anew for one delivery; a vendor that refuses more refuses something else than rows."""
+MAX_ALL_REFUSED = 20
+"""Rows refused one by one while none was taken: then it is not the rows."""
+MAX_REMOVED = 300
+"""Rows refused by the vendor that one delivery names; all that it remembers must fit an item of the ledger (400 KB)."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +186,7 @@ class _Run:
         if self.delivery.intent.startswith("send "):
             self._doubt(self._unit(self.delivery.intent.removeprefix("send ")))
         reason = f"{self.delivery.attempts} tries of step {self.work.step!r} ended without a word"
+        self.delivery = self._accounted()
         prepared = [self.ports.spool.version(unit.spool_key) for unit in self.delivery.units if unit.spool_key]
         self._settle()
         ended = quarantine_delivery(self.ports, self.delivery, reason, *prepared)
@@ -204,6 +212,7 @@ class _Run:
     def _end(self, outcome: Outcome, reason: str = "", *, redrop: bool = False, command: str = "") -> None:
         """End the delivery; what the vendor has not taken stays owed. The next one has the connection."""
         if not self.delivery.dry_run:
+            self._doubt_unheard()
             self._settle()
         for unit in self.delivery.units:
             if unit.spool_key and outcome.final:
@@ -212,7 +221,7 @@ class _Run:
             command = commands.drop_again(self.delivery.source)
         elif self.delivery.rejected_rows:
             command = command or mend_command(self.delivery, folder_of(self.delivery.source.key))
-        ended = self.delivery.ended(outcome, self._now(), reason, command)
+        ended = self._accounted().ended(outcome, self._now(), reason, command)
         self.delivery = self.ports.ledger.save(ended.but(work=self.work.model_dump(mode="json")))
         leave(self.ports, self.delivery)
         self.delivery = announce(self.ports, self.delivery)
@@ -221,11 +230,19 @@ class _Run:
         """Leave the delivery to a person, and tell the deliveries behind it. The connection stays taken."""
         self._settle()
         command = commands.release(self.delivery.source, self.delivery.id)
-        held = self.delivery.ended(Outcome.HELD, self._now(), clip(why, MAX_REASON), command)
+        held = self._with_money().ended(Outcome.HELD, self._now(), clip(why, MAX_REASON), command)
         held = held.but(work=self.work.model_copy(update={"decision": "", "decided_by": ""}).model_dump(mode="json"))
         self.delivery = conclude(self.ports, held)
         tell_those_behind(self.ports, self.delivery)
         self.handed_over = True
+
+    def _with_money(self) -> Delivery:
+        """Return the delivery with the money that was sent."""
+        return self.delivery.but(money=with_sent(self.delivery.money, self.work.unit_costs.values()))
+
+    def _accounted(self) -> Delivery:
+        """Return the delivery as it ends: with its money, and the refused rows that no file names."""
+        return self._with_money().warn(*unfiled(self.work))
 
     def _settle(self) -> None:
         """Write into the record of the month what the vendor holds now of this delivery."""
@@ -245,16 +262,21 @@ class _Run:
             return
         # Of an hour in several bodies, some of them taken, nobody should believe that it is there.
         accepted = frozenset(hour for hour, found in touched.items() if found <= {"accepted", "refused"})
-        wiped = any(
-            plans[unit.spool_key].mode is Mode.MONTH and unit.status in {"accepted", IN_DOUBT}
-            for unit in self.delivery.units
-            if unit.spool_key in plans
+        known = (unit for unit in self.delivery.units if unit.spool_key in plans)
+        wiping = {unit.status for unit in known if plans[unit.spool_key].mode is Mode.MONTH}
+        wiped, shaken = "accepted" in wiping, IN_DOUBT in wiping
+        unsent = frozenset(hour for hour, found in status.items() if not found <= {"accepted", "refused", "unchanged"})
+        doubtful = frozenset(touched) - accepted
+        self._remember(
+            lambda sent: settled(self._case(sent), accepted, doubtful, wiped=wiped, shaken=shaken, unsent=unsent)
         )
-        name = hours_name(self.work.connection, self.work.month)
-        record = self.ports.ledger.record(name)
-        case = self._case(SentHours.model_validate(record.content))
-        found = settled(case, accepted, frozenset(touched) - accepted, wiped=wiped)
-        if found != case.sent:
+
+    def _remember(self, change: Callable[[SentHours], SentHours]) -> None:
+        """Change the record of the month."""
+        record = self.ports.ledger.record(hours_name(self.work.connection, self.work.month))
+        sent = SentHours.model_validate(record.content)
+        found = change(sent)
+        if found != sent:
             self.ports.ledger.save_record(record.but(content=found.model_dump(mode="json")))
 
     def _now(self) -> datetime:
@@ -322,19 +344,22 @@ class _Run:
         case = self._case()
         verdict = case.judged()
         if self.delivery.dry_run:
-            self._planned(*_plan(verdict))
+            self._planned(*_plan(verdict) if verdict.answer is not Answer.SEND else ("would_deliver", self._asked()))
         elif verdict.answer is Answer.SEND:
             self._begin(verdict)
         elif verdict.answer is Answer.UNCHANGED:
             units = tuple(unit.model_copy(update={"status": "unchanged"}) for unit in self.delivery.units)
             self.delivery = self.delivery.but(units=units, rows=moved(self.delivery.rows, accepted=True))
+            # A version in between that comes late must not take its place.
+            self._remember(lambda sent: sent.renewed(self.work.key, self.delivery.order))
             self._end(Outcome.UNCHANGED, verdict.why)
         elif verdict.answer is Answer.HELD:
             self._hold(verdict.why)
         elif verdict.answer is Answer.SUPERSEDED:
             self._end(Outcome.SUPERSEDED, verdict.why)
         else:
-            self.delivery = self.delivery.but(rows=moved(self.delivery.rows, accepted=False))
+            rows, money = moved(self.delivery.rows, accepted=False), rest_rejected(self.delivery.money)
+            self.delivery = self.delivery.but(rows=rows, money=money)
             self._end(Outcome.REJECTED, verdict.why)
 
     def _has_turn(self) -> bool:
@@ -350,13 +375,16 @@ class _Run:
                 return True
             other = self.ports.ledger.delivery(busy)
             if other is None or other.outcome.final:
+                if other is not None:  # whoever ended it may have died before saying so
+                    announce(self.ports, other)
                 leave(self.ports, self.delivery.but(id=busy) if other is None else other)
                 continue
             if other.outcome is Outcome.HELD and replaces(self._case(), self._other(other)):
                 reason = f"the newer delivery {self.delivery.id} replaces the same whole"
-                ended = self.ports.ledger.save(other.ended(Outcome.SUPERSEDED, self._now(), reason))
-                leave(self.ports, ended)
+                unnamed = unfiled(Work.model_validate(other.work))
+                ended = self.ports.ledger.save(other.warn(*unnamed).ended(Outcome.SUPERSEDED, self._now(), reason))
                 announce(self.ports, ended)
+                leave(self.ports, ended)
                 continue
             why = behind(other).removeprefix("waits: ")
             if other.outcome is not Outcome.HELD:
@@ -388,6 +416,18 @@ class _Run:
         said = f"{there:,} rows were sent before, just so, and are not sent again"
         self._replaced(delivery.warn(said), others, rewriting)
 
+    def _asked(self) -> str:
+        """Ask the vendor what can be asked without sending anything; return what it says of the rows."""
+        if not self._live:
+            self._client.dimensions()  # is the key good?
+            return ""
+        self._client.billing_drops(self.work.connection)
+        for unit in self.delivery.units:
+            verdict = self._client.validate_billing_drop(self._bytes(unit))
+            if not verdict.is_valid:
+                return f"CloudZero would refuse rows of body {unit.seq}: {'; '.join(verdict.errors[:5])}"
+        return ""
+
     def _planned(self, verdict: str, why: str = "") -> None:
         """End a dry run with what would be done; nothing was written at the vendor."""
         steps = [f"send body {unit.seq}: {unit.rows:,} rows, {unit.bytes:,} bytes" for unit in self.delivery.units]
@@ -413,16 +453,14 @@ class _Run:
             self._arrived(doubtful, begun=begun)
 
     def _dropped(self, doubtful: list[Unit]) -> None:
-        """End: what was not sent is not sent; what is in doubt is taken for not arrived."""
+        """End: what was not sent is not sent, and what is in doubt stays so, also in the record of the month."""
         units = tuple(
-            unit.model_copy(update={"status": f"dropped ({unit.status})"})
-            if unit.status in {"owed", IN_DOUBT}
-            else unit
+            unit.model_copy(update={"status": "dropped"}) if unit.status == "owed" else unit
             for unit in self.delivery.units
         )
-        accepted = any(unit.status in {"accepted", "unchanged"} for unit in units)
-        self._settle()
-        self.delivery = self.delivery.but(units=units, rows=moved(self.delivery.rows, accepted=False))
+        accepted = self.delivery.rows.accepted
+        rows, money = moved(self.delivery.rows, accepted=False), rest_rejected(self._with_money().money)
+        self.delivery = self.delivery.but(units=units, rows=rows, money=money)
         doubt = "; nobody knows what arrived of the bodies that were in doubt" if doubtful else ""
         reason = f"by a person's decision (delivery {self.work.decided_by}) nothing more is sent{doubt}"
         self._end(Outcome.PARTLY_DELIVERED if accepted else Outcome.REJECTED, reason)
@@ -445,7 +483,7 @@ class _Run:
 
     def _arrived(self, doubtful: list[Unit], *, begun: bool) -> None:
         """Mark as arrived: what is in doubt, or all of a delivery of which nothing was sent."""
-        known = f"taken for arrived by a person's decision (delivery {self.work.decided_by})"
+        decision = f"by a person's decision (delivery {self.work.decided_by})"
         delivery, costs = self.delivery, dict(self.work.unit_costs)
         units = doubtful if begun else [unit for unit in delivery.units if unit.status == "owed"]
         for unit in units:
@@ -453,9 +491,11 @@ class _Run:
             costs[unit.spool_key] = costs_of(rows)
             delivery = self._with_unit(unit.model_copy(update={"status": "accepted"}), delivery)
             delivery = delivery.but(rows=moved(delivery.rows, accepted=True, count=unit.rows))
-        what = ", ".join(f"body {unit.seq}" for unit in units[:20]) or "what was read back otherwise"
+        said = f"the difference on reading back was accepted {decision}"
+        if units:
+            said = f"taken for arrived {decision}: {', '.join(f'body {unit.seq}' for unit in units[:20])}"
         owed = any(unit.status == "owed" for unit in delivery.units)
-        self._done(delivery.warn(f"{what}: {known}"), step="send" if owed else "name", unit_costs=costs)
+        self._done(delivery.warn(said), step="send" if owed else "name", unit_costs=costs)
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
@@ -474,7 +514,12 @@ class _Run:
         loaded = self.ahead.take(unit)
         keys = IdempotencyKeys(self.work.idempotency_key if again else "") if self._live else None
         trying = unit.model_copy(update={"attempts": unit.attempts + 1})
-        self._save(self._with_unit(trying).but(intent=intent), idempotency_key=keys.current if keys else "")
+        perhaps = {*self.work.perhaps, *(self._plan(unit).hours if again else ())}
+        self._save(
+            self._with_unit(trying).but(intent=intent),
+            idempotency_key=keys.current if keys else "",
+            perhaps=tuple(sorted(perhaps)),
+        )
         self.ahead.begin(self._owed(after=unit))
         try:
             answer = self._client.create_billing_drop(self.work.connection, loaded.data, keys)
@@ -487,7 +532,8 @@ class _Run:
         costs = self.work.unit_costs | {unit.spool_key: loaded.costs}
         delivery = self._with_unit(accepted).at("first_sent", self._now())
         rows = moved(delivery.rows, accepted=True, count=unit.rows)
-        self._done(delivery.but(rows=rows), unit_costs=costs, idempotency_key="", retried="")
+        left = tuple(hour for hour in self.work.perhaps if hour not in self._plan(unit).hours)
+        self._done(delivery.but(rows=rows), unit_costs=costs, idempotency_key="", perhaps=left, retried="")
 
     def _not_sent(
         self, unit: Unit, body: bytes, keys: IdempotencyKeys | None, error: VendorError, *, repeatable: bool
@@ -496,15 +542,21 @@ class _Run:
         if isinstance(error, OutcomeUnknown | AnswerNotUnderstood) and not repeatable:
             self._unknown(unit, str(error))
             return
+        hours, perhaps = self._plan(unit).hours, set(self.work.perhaps)
+        if keys is not None and (keys.doubted or isinstance(error, UNHEARD)):
+            perhaps |= hours
         if error.retryable:
             in_doubt = keys is not None and keys.in_doubt
             # An intent stays only where the vendor may have acted.
             self._save(
                 self.delivery.but(intent=self.delivery.intent if in_doubt else ""),
                 idempotency_key=keys.current if keys is not None and in_doubt else "",
+                perhaps=tuple(sorted(perhaps)),
             )
             raise error
-        self._save(self.delivery.but(intent=""), idempotency_key="")
+        if isinstance(error, BodyTooLarge) or error.call.status in ABOUT_ROWS:  # then it was not taken before, either
+            perhaps -= hours
+        self._save(self.delivery.but(intent=""), idempotency_key="", perhaps=tuple(sorted(perhaps)))
         if isinstance(error, BodyTooLarge):
             self._split(unit, body, error)
         elif isinstance(error, RequestRefused) and error.call.status in ABOUT_ROWS:
@@ -519,13 +571,21 @@ class _Run:
         if self._live:
             self._save(delivery.but(intent="", reason=clip(why, MAX_REASON)), step="look", looks=0, watched_s=0.0)
             return
-        self._save(delivery.but(intent=""))
+        self.delivery = delivery  # saved with its hold only: until then the intent says that nobody knows
         where = f"s3 object {unit.spool_key} of the spool bucket" if unit.spool_key else ""
         self._hold(
             f"nobody knows whether CloudZero has taken body {unit.seq} ({unit.rows:,} rows, {where}): {why}. Compare"
             f" connection {self.work.connection}, month {self.work.month}, in CloudZero; then 'send' if it did not"
             " arrive, 'mark as arrived' if it did, 'drop' to send nothing more"
         )
+
+    def _doubt_unheard(self) -> None:
+        """Mark the body that may have been taken, and that nothing more is to be heard of."""
+        perhaps = frozenset(self.work.perhaps)
+        for unit in [unit for unit in self.delivery.units if unit.status == "owed"]:
+            replaced = perhaps and self._plan(unit).mode is not Mode.APPEND and self._plan(unit).hours & perhaps
+            if replaced or self.delivery.intent == f"send {unit.spool_key}":
+                self._doubt(unit)
 
     def _doubt(self, unit: Unit) -> None:
         self.delivery = self._doubted(unit)
@@ -589,6 +649,10 @@ class _Run:
         """Find the rows because of which a body was refused; the others go on without them. Raises Wait."""
         rows = self._client.sent_rows(body)
         if len(rows) == 1:
+            if len(self.work.removed) >= MAX_ALL_REFUSED and not self.delivery.rows.accepted:
+                advice = "check CLOUDZERO_CONTRACT: the tenant may speak the other one"
+                self._end(Outcome.FAILED, f"CloudZero takes no row at all: {error}; {advice}", redrop=True)
+                return
             self._remove(unit, rows, {0: error.call.detail or str(error)})
             return
         if not self._live:  # there is nothing to ask: what is taken of the halves tells
@@ -608,6 +672,11 @@ class _Run:
 
     def _remove(self, unit: Unit, rows: Sequence[SentRow], refused: dict[int, str]) -> None:
         """Go on without the rows that the vendor refused; they will be named."""
+        if len(self.work.removed) + len(refused) > MAX_REMOVED:
+            first = next(iter(refused.values()))
+            reason = f"CloudZero refuses more than {MAX_REMOVED} rows, one of them because: {first}"
+            self._end(Outcome.FAILED, reason, redrop=True)
+            return
         mode = self._plan(unit).mode
         with self._rewriting() as rewriting:
             anew, removed = rewriting.without(unit, rows, refused)
@@ -616,8 +685,9 @@ class _Run:
             if heir is not None:  # what this body would have wiped, the next one has to
                 all_rows = self._client.sent_rows(self._bytes(heir))
                 others[heir.spool_key] = [rewriting.body(heir, all_rows, range(len(all_rows)), mode)]
-        delivery = self.delivery.but(rows=moved(self.delivery.rows, accepted=False, count=len(refused)))
-        self._replaced(delivery, others, rewriting, removed)
+        counted = moved(self.delivery.rows, accepted=False, count=len(refused))
+        money = with_rejected(self.delivery.money, [row.costs for row in removed])
+        self._replaced(self.delivery.but(rows=counted, money=money), others, rewriting, removed)
 
     def _heir(self, unit: Unit, mode: Mode) -> Unit | None:
         """Return the body that has to wipe what *unit* would have wiped, now that no row of it is sent."""
@@ -662,9 +732,10 @@ class _Run:
         unit = next(unit for unit in self.delivery.units if unit.status == IN_DOUBT)
         before = [self._plan(known) for known in self.delivery.units if known.status == "accepted"]
         held = self._held_hours()
-        if part_arrived(self._plan(unit), before, held):
-            rows = self._client.sent_rows(self._bytes(unit))
-            costs = self.work.unit_costs | {unit.spool_key: costs_of(rows)}
+        costs = self.work.unit_costs | {unit.spool_key: costs_of(self._client.sent_rows(self._bytes(unit)))}
+        # Whatever has a part of an oversized hour has nothing else.
+        hour = [money for key, money in costs.items() if self._manifest().bodies[key].hours & self._plan(unit).hours]
+        if part_arrived(self._plan(unit), before, total(hour), held):
             delivery = self._with_unit(unit.model_copy(update={"status": "accepted"}))
             counted = moved(delivery.rows, accepted=True, count=unit.rows)
             said = f"the answer to body {unit.seq} was lost; it was read back and has arrived"

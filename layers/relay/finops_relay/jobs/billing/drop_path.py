@@ -76,6 +76,11 @@ def place(key: str) -> str:
     return folder_of(key).partition("/")[2]
 
 
+def for_real(key: str) -> str:
+    """Return the key that what was planned would be dropped as; of anything else, its own."""
+    return f"incoming/{key.removeprefix('plan/')}" if key.startswith("plan/") else key
+
+
 def parse(key: str) -> DropPath:
     """Return what *key* means. Raises InputRefused with the way to say it."""
     root, _, rest = key.partition("/billing/")

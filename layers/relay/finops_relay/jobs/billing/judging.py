@@ -6,6 +6,7 @@ The contracts differ in what a body does to what is there: `live` replaces month
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -84,11 +85,10 @@ class Case:
             return Verdict(Answer.SUPERSEDED, f"the newer delivery {newer.delivery} was sent before")
         if self._is_there():
             return Verdict(Answer.UNCHANGED, "CloudZero was sent exactly this content before")
-        held = "" if self.released else closed(self.work, self.delivery.received.date())
         already, hold = self._over_what_is_there()
-        held = held or ("" if self.released else hold)
-        if held:
-            return Verdict(Answer.HELD, held)
+        holds = [why for why in (closed(self.work, self.delivery.received.date()), hold) if why]
+        if holds and not self.released:  # a person who decides has to know of all that is decided
+            return Verdict(Answer.HELD, "; and ".join(holds))
         if already and already == self.hours:
             return Verdict(Answer.UNCHANGED, "CloudZero was sent exactly this content before", already)
         over = self._over_limit(already)
@@ -99,7 +99,8 @@ class Case:
     def _newer(self) -> Owner | None:
         """Return what has replaced the delivery before it was sent."""
         for owner in self.sent.owners:
-            if owner.order > self.delivery.order and (owner.key == self.work.key or owner.whole_month):
+            ours = owner.key in {self.work.key, self.work.adds_to} or owner.whole_month
+            if ours and owner.order > self.delivery.order:
                 return owner
         return None
 
@@ -137,19 +138,17 @@ class Case:
 
     def _beside(self) -> tuple[frozenset[int], str]:
         """Likewise where drops only append."""
-        own = [owner for owner in self.sent.owners if self.work.whole_month or owner.key == self.work.key]
-        others = [
-            owner
-            for owner in self.sent.owners
-            if owner not in own and owner.hours & self.hours and not self._added_to(owner)
-        ]
+        month = self.work.whole_month and not self.work.adds_to
+        own = [owner for owner in self.sent.owners if month or owner.key == self.work.key]
+        there = Counter(hour for owner in own for hour in owner.hours)
+        # Of an hour to which two files have added, none has sent all the rows.
+        already = frozenset(hour for owner in own for hour in self._same(owner) if there[hour] == 1)
         doubtful = [owner for owner in own if owner.doubt]
         if doubtful:
-            return frozenset(), (
+            return already, (
                 f"nobody knows what arrived of delivery {doubtful[0].delivery}, and under this contract nothing can be"
                 " replaced: compare in CloudZero, then 'send' appends these rows, 'drop' does not"
             )
-        already = frozenset(hour for owner in own for hour in self._same(owner))
         changed = frozenset().union(*(owner.hours for owner in own)) - already
         if changed:
             return already, (
@@ -157,8 +156,12 @@ class Case:
                 " drops only append: 'send' adds the new rows to the former ones, so that the money of these hours"
                 " counts twice until CloudZero has removed the former; 'drop' leaves what was sent"
             )
+        new = self.hours - already
+        others = [
+            owner for owner in self.sent.owners if owner not in own and owner.hours & new and not self._added_to(owner)
+        ]
         if others and self.work.overlap != "replace":
-            return already, _overlap(others, self.hours, "and these rows would be added to them")
+            return already, _overlap(others, new, "and these rows would be added to them")
         return already, ""
 
     def _added_to(self, owner: Owner) -> bool:
@@ -168,7 +171,7 @@ class Case:
     def _same(self, owner: Owner) -> Iterable[int]:
         """Yield the hours of which *owner* has sent just the same rows."""
         theirs = self.manifest_of(owner).hours
-        for hour in owner.hours & self.hours:
+        for hour in owner.hours & self.hours - owner.unlike:
             if hour in theirs and theirs[hour].sha256 == self.manifest.hours[hour].sha256:
                 yield hour
 
@@ -183,10 +186,8 @@ class Case:
         """Return rows and bytes of the month that this delivery leaves as they are."""
         rows, size = self.sent.rows, self.sent.bytes
         for owner in self.sent.owners if self.live else ():
-            for hour in owner.hours & self.hours:
-                theirs = self.manifest_of(owner).hours.get(hour)
-                if theirs is not None:
-                    rows, size = rows - theirs.rows, size - theirs.bytes
+            for lost_rows, lost_bytes in _held(self, owner, self.hours).values():
+                rows, size = rows - lost_rows, size - lost_bytes
         return max(0, rows), max(0, size)
 
 
@@ -246,14 +247,24 @@ def replaces(case: Case, held: Case) -> bool:
     return untouched or (case.live and (newer.whole_month or case.hours >= held.hours))
 
 
-def settled(case: Case, accepted: frozenset[int], doubtful: frozenset[int], *, wiped: bool) -> SentHours:
+def settled(  # noqa: PLR0913 -- what was heard of the bodies, in words that a test can say
+    case: Case,
+    accepted: frozenset[int],
+    doubtful: frozenset[int],
+    *,
+    wiped: bool,
+    shaken: bool = False,
+    unsent: frozenset[int] = frozenset(),
+) -> SentHours:
     """Return what the vendor holds after what was sent of a delivery. Saying it twice changes nothing.
 
     Args:
         case: the delivery, and what was there before.
         accepted: hours that were sent whole.
         doubtful: hours of which nobody knows what arrived.
-        wiped: a body that replaces the month was accepted, or is in doubt.
+        wiped: a body that replaces the month was accepted.
+        shaken: a body that replaces the month is in doubt, so that nobody knows what is there of anything else.
+        unsent: hours that were to be sent, and were not: what is there of them is not what the manifest says.
     """
     touched = accepted | doubtful
     if not touched:
@@ -263,15 +274,20 @@ def settled(case: Case, accepted: frozenset[int], doubtful: frozenset[int], *, w
     left: frozenset[int] = frozenset()
     if case.live:
         others = [] if wiped else [rest for owner in others if (rest := _without(case, owner, touched)) is not None]
+        others = [rest.model_copy(update={"intact": False, "doubt": True}) for rest in others] if shaken else others
         left = own.hours - touched if own is not None and not wiped else left
     elif own is not None:
         left = own.hours - touched
-    extra_rows, extra_bytes = _beyond(case, own, left)
-    inside = touched | (left & case.hours)
-    mine = [case.manifest.hours[hour] for hour in inside if hour in case.manifest.hours]
-    complete = inside == case.hours and not case.work.removed and not left - case.hours
+    hours = touched | left
+    stale, extras = _beyond(case, own, left)
+    sums = {hour: (of.rows, of.bytes) for hour, of in case.manifest.hours.items()}
+    counts = [*extras.values(), *(sums[hour] for hour in hours - stale if hour in sums)]
+    exact = all(extras.get(hour) == (sums.get(hour) if hour in stale else None) for hour in hours)
+    unlike = doubtful
     doubt_left = False
     if own is not None:
+        same = own.delivery == case.delivery.id  # then what is left is as this manifest says, too
+        unlike |= left if shaken else left & (own.unlike if same else own.unlike | unsent)
         doubt_left = own.doubt_left if own.delivery == case.delivery.id else own.doubt and bool(left)
     owner = Owner(
         key=case.work.key,
@@ -281,32 +297,38 @@ def settled(case: Case, accepted: frozenset[int], doubtful: frozenset[int], *, w
         fingerprint=case.delivery.fingerprint,
         whole_month=case.work.whole_month,
         manifest=case.work.manifest,
-        runs=runs_of(touched | left),
-        rows=sum(hour.rows for hour in mine) + extra_rows,
-        bytes=sum(hour.bytes for hour in mine) + extra_bytes,
-        extra_rows=extra_rows,
-        extra_bytes=extra_bytes,
-        intact=complete and not doubtful and (case.live or own is None or own.intact),
+        runs=runs_of(hours),
+        rows=sum(rows for rows, _ in counts),
+        bytes=sum(size for _, size in counts),
+        left_runs=runs_of(stale),
+        extras=tuple((hour, *count) for hour, count in sorted(extras.items())),
+        intact=exact and hours == case.hours and not case.work.removed and not unlike,
         doubt=bool(doubtful) or doubt_left,
         doubt_left=doubt_left,
+        unlike_runs=runs_of(unlike),
     )
     return SentHours(owners=(*others, owner))
 
 
-def _beyond(case: Case, own: Owner | None, left: frozenset[int]) -> tuple[int, int]:
-    """Return rows and bytes that a key has beyond what this delivery's manifest says."""
+def _beyond(case: Case, own: Owner | None, left: frozenset[int]) -> tuple[frozenset[int], dict[int, tuple[int, int]]]:
+    """Return the hours of a key that hold nothing of this delivery, and rows and bytes that are not this delivery's."""
     if own is None:
-        return 0, 0
+        return frozenset(), {}
+    stays = left if case.live else own.hours
     if own.delivery == case.delivery.id:
-        return own.extra_rows, own.extra_bytes
-    beyond = left - case.hours
-    changed = frozenset() if case.live else (own.hours & case.hours) - left
-    theirs = case.manifest_of(own).hours if beyond or changed else {}
-    found = [theirs[hour] for hour in beyond | changed if hour in theirs]
-    return (
-        sum(hour.rows for hour in found) + own.extra_rows,
-        sum(hour.bytes for hour in found) + own.extra_bytes,
-    )
+        return own.left & left, {hour: (rows, size) for hour, rows, size in own.extras if hour in stays}
+    return left, _held(case, own, stays)
+
+
+def _held(case: Case, owner: Owner, hours: frozenset[int]) -> dict[int, tuple[int, int]]:
+    """Return rows and bytes of what *owner* has in those of *hours* that are its own."""
+    found = {hour: (rows, size) for hour, rows, size in owner.extras if hour in hours}
+    current = owner.hours & hours - owner.left
+    theirs = case.manifest_of(owner).hours if current else {}
+    for hour in current & theirs.keys():
+        rows, size = found.get(hour, (0, 0))
+        found[hour] = rows + theirs[hour].rows, size + theirs[hour].bytes
+    return found
 
 
 def _without(case: Case, owner: Owner, hours: frozenset[int]) -> Owner | None:
@@ -317,13 +339,14 @@ def _without(case: Case, owner: Owner, hours: frozenset[int]) -> Owner | None:
     kept = owner.hours - lost
     if not kept:
         return None
-    theirs = case.manifest_of(owner).hours
-    gone = [theirs[hour] for hour in lost if hour in theirs]
+    gone = _held(case, owner, lost).values()
     return owner.model_copy(
         update={
             "runs": runs_of(kept),
-            "rows": max(0, owner.rows - sum(hour.rows for hour in gone)),
-            "bytes": max(0, owner.bytes - sum(hour.bytes for hour in gone)),
+            "rows": max(0, owner.rows - sum(rows for rows, _ in gone)),
+            "bytes": max(0, owner.bytes - sum(size for _, size in gone)),
+            "left_runs": runs_of(owner.left & kept),
+            "extras": tuple(extra for extra in owner.extras if extra[0] in kept),
             "intact": False,
         }
     )

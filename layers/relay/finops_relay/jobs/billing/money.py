@@ -37,7 +37,20 @@ def with_sent(money: Money, costs: Iterable[Costs]) -> Money:
 
 def with_read_back(money: Money, costs: Iterable[Costs]) -> Money:
     """Return *money* with what the vendor shows of the hours that were sent."""
-    return _with(money, "read_back", total(costs))
+    return _with(money, "read_back", tuple(amount or Decimal(0) for amount in total(costs)))
+
+
+def with_rejected(money: Money, costs: Iterable[Costs]) -> Money:
+    """Return *money* with what rows would have cost that the vendor refused."""
+    return money.model_copy(update={"rejected": _sum((money.rejected, total(costs)[COSTS.index(COST)]))})
+
+
+def rest_rejected(money: Money) -> Money:
+    """Return *money* where no further row is to be sent."""
+    if money.in_ is None:
+        return money
+    with localcontext(EXACT):
+        return money.model_copy(update={"rejected": money.in_ - (money.sent or 0)})
 
 
 def _with(money: Money, name: str, sums: Sequence[Decimal | None]) -> Money:

@@ -6,21 +6,22 @@ reads the files again with these rows refused, so that what is packed is whole.
 
 from __future__ import annotations
 
+import json
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal, localcontext
-from itertools import compress, islice
+from itertools import compress
 from typing import TYPE_CHECKING, Self, cast
 
 from finops_relay.cloudzero.records import DropOperation
 from finops_relay.delivery.packer import MAX_BODY_BYTES, Body, Duplicates, Mode, Packer
 from finops_relay.errors import InputRefused
-from finops_relay.formats.cost_cells import Amounts
+from finops_relay.formats.cost_cells import SUM_CONTEXT, Amounts
 from finops_relay.formats.cost_files import CostFileReader
-from finops_relay.formats.cost_rows import COSTS, SUM_CONTEXT, CostBatch
+from finops_relay.formats.cost_rows import COST, COSTS, START, CostBatch
 from finops_relay.formats.csv_rows import Readable
 from finops_relay.formats.rejected_rows import RejectedRow
 
@@ -34,8 +35,12 @@ OPERATIONS: Mapping[Mode, DropOperation] = {
 }
 LINE_BITS = 40
 """Of an origin; the member of a folder stands above them. A file of a trillion lines is beyond every ceiling."""
-SUMMED_ROWS = 20_000
-"""Rows that are summed by hour at once: some thirty for each hour of a month, where their order is any."""
+
+_PROBE = {START: "2026-02-01T00:00:00Z", COST: "1.0", "resource/service": '"'}
+"""A row that shows whether a contract sends the columns as a JSON object of texts (`live`), which can be made faster.
+
+A test holds the two ways to the same bytes.
+"""
 
 Costs = tuple[Decimal | None, ...]
 """US dollars in the order of ``COSTS``; None where no row had the column, which is not zero."""
@@ -76,6 +81,7 @@ class Packing:
             appends_only=appends_only,
             max_bytes=max_bytes,
         )
+        self._plain = client.drop_row(_PROBE) == json.dumps(_PROBE, separators=(",", ":")).encode()
         self._sums = _Sums()
         self.rows = 0
         """Rows that were packed."""
@@ -151,14 +157,14 @@ class Packing:
 
     def _add(self, member: int, batch: CostBatch) -> None:
         """Pack rows that are right, except for those that the contract cannot express."""
-        cells = batch.columns.by_row()
         lines, hours, money = batch.lines, batch.columns.hours, batch.columns.amounts
         try:
-            rows = list(map(self._client.drop_row, cells))
+            rows = batch.columns.as_json() if self._plain else list(map(self._client.drop_row, batch.columns.by_row()))
         except InputRefused:
             rows = []
         if not rows or max(map(len, rows)) > self._packer.max_row_bytes:
-            each = [self._expressed(member, line, row) for line, row in zip(lines, cells, strict=True)]
+            cells = zip(lines, batch.columns.by_row(), strict=True)
+            each = [self._expressed(member, line, row) for line, row in cells]
             kept = [row is not None for row in each]
             rows = [row for row in each if row is not None]
             lines, hours = list(compress(lines, kept)), list(compress(hours, kept))
@@ -187,64 +193,47 @@ class Packing:
 
 
 class _Sums:
-    """Adds up the money of each hour, many rows at a time."""
+    """Adds up the money of each hour.
+
+    Columns that hold the same, as nearly all undiscounted costs do, are added up once: so the sums are kept for the
+    sets of columns (by their places) that held the same in some rows.
+    """
 
     def __init__(self) -> None:
-        self._hours: list[int] = []
-        self._columns = [_Column() for _ in COSTS]
-        self._totals: dict[int, HourTotals] = {}
+        self._rows: Counter[int] = Counter()
+        self._sums: defaultdict[tuple[int, ...], defaultdict[int, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
 
     def add(self, hours: Sequence[int], money: Sequence[Amounts | None]) -> None:
         """Take the hours of some rows, and their money by column."""
-        self._hours += hours
-        for column, amounts in zip(self._columns, money, strict=True):
-            column.add(len(hours), amounts)
-        if len(self._hours) >= SUMMED_ROWS:
-            self._sum()
-
-    def by_hour(self) -> Mapping[int, HourTotals]:
-        """What every hour has come to."""
-        self._sum()
-        return dict(sorted(self._totals.items()))
-
-    def _sum(self) -> None:
-        order = sorted(range(len(self._hours)), key=self._hours.__getitem__)
-        counts = sorted(Counter(self._hours).items())
-        done: list[tuple[_Column, Sequence[Decimal | None]]] = []
+        self._rows.update(hours)
+        alike: dict[int, list[int]] = {}
+        for place, amounts in enumerate(money):
+            alike.setdefault(id(amounts), []).append(place)
         with localcontext(SUM_CONTEXT):
-            for column in self._columns:
-                alike = (sums for other, sums in done if other.values == column.values)
-                done.append((column, next(alike, None) or column.sums(order, [count for _, count in counts])))
-            for (hour, count), *costs in zip(counts, *(sums for _, sums in done), strict=True):
-                former = self._totals.get(hour, HourTotals())
-                added = tuple(map(_sum, zip(former.costs, costs, strict=True)))
-                self._totals[hour] = HourTotals(former.rows + count, added)
-        self._hours, self._columns = [], [_Column() for _ in COSTS]
+            for places in alike.values():
+                amounts = money[places[0]]
+                if amounts is not None and any(amounts.texts):
+                    _add(self._sums[tuple(places)], hours, amounts)
+
+    def by_hour(self) -> dict[int, HourTotals]:
+        """What every hour has come to, in order."""
+        with localcontext(SUM_CONTEXT):
+            return {hour: HourTotals(rows, self._costs(hour)) for hour, rows in sorted(self._rows.items())}
+
+    def _costs(self, hour: int) -> Costs:
+        held = [(places, sums[hour]) for places, sums in self._sums.items() if hour in sums]
+        return tuple(_sum(total for places, total in held if place in places) for place in range(len(COSTS)))
 
 
-class _Column:
-    """One column of money of the rows that were not summed yet."""
-
-    def __init__(self) -> None:
-        self.values: list[Decimal | None] = []
-        self._any = False
-        self._all = True
-
-    def add(self, rows: int, amounts: Amounts | None) -> None:
-        """Take the values of some rows."""
-        self.values += [None] * rows if amounts is None else amounts.values
-        self._any = self._any or amounts is not None
-        self._all = self._all and amounts is not None and all(amounts.texts)
-
-    def sums(self, order: Sequence[int], counts: Sequence[int]) -> Sequence[Decimal | None]:
-        """The sum of the first so many values in this *order*, of the next so many, and so on."""
-        if not self._any:
-            return [None] * len(counts)
-        values = map(self.values.__getitem__, order)
-        if not self._all:
-            return [_sum(islice(values, count)) for count in counts]
-        whole = cast("Iterator[Decimal]", values)
-        return [sum(islice(whole, count), Decimal(0)) for count in counts]
+def _add(sums: defaultdict[int, Decimal], hours: Sequence[int], amounts: Amounts) -> None:
+    """Add the amounts that are there to the *sums* of their *hours*."""
+    if all(amounts.texts):
+        for hour, value in zip(hours, cast("Sequence[Decimal]", amounts.values), strict=True):
+            sums[hour] += value
+        return
+    for hour, found in zip(hours, amounts.values, strict=True):
+        if found is not None:
+            sums[hour] += found
 
 
 def _sum(values: Iterable[Decimal | None]) -> Decimal | None:

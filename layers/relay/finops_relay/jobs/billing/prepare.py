@@ -10,7 +10,7 @@ from typing import BinaryIO, cast
 
 from finops_relay.cloudzero.records import ContractName
 from finops_relay.delivery.defaults import Defaults
-from finops_relay.delivery.identity import ObjectVersion, digest
+from finops_relay.delivery.identity import ObjectVersion, digest, order_of
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.packer import Body
 from finops_relay.delivery.ports import Ports
@@ -29,7 +29,7 @@ from finops_relay.jobs.billing.bodies import origins_key
 from finops_relay.jobs.billing.connections import behind, enter
 from finops_relay.jobs.billing.drop_path import DropPath, Meaning
 from finops_relay.jobs.billing.judging import over_limit
-from finops_relay.jobs.billing.money import EXACT
+from finops_relay.jobs.billing.money import EXACT, rest_rejected
 from finops_relay.jobs.billing.packing import Packing
 from finops_relay.jobs.billing.remembered import KIND, BodyPlan, Hour, Manifest, Work, target_name
 from finops_relay.jobs.billing.state import manifest_key, put_manifest
@@ -230,6 +230,7 @@ class _Preparation:
             self.path.month,
             whole_month=work.whole_month,
             appends_only=contract is ContractName.OPENAPI,
+            max_bytes=self.tenant.body_bytes,
         )
 
     def _addressed(self, contract: ContractName) -> Delivery:
@@ -242,7 +243,7 @@ class _Preparation:
             month=f"{self.path.month:%Y-%m}",
             contract=contract.value,
             whole_month=self.path.whole_month,
-            key=self.source.key,
+            key=drop_path.for_real(self.source.key),
             months_open=rules.months_open,
             overlap=rules.overlap,
         )
@@ -264,16 +265,16 @@ class _Preparation:
         found = mended.mending(self.ports, self.source, self.path.mends, kind=KIND, place=drop_path.place, whole=NOUN)
         base = self._pinned(found.base)
         work = Work.model_validate(delivery.work)
-        update = {"mends": found.original.id, "key": found.base.source.key}
+        key = drop_path.for_real(found.base.source.key)
+        update = {"mends": found.original.id, "key": key}
         only = None
         if work.contract == ContractName.OPENAPI:
             only = self._only_these(found)
         if only is not None:
-            update = {"mends": found.original.id, "adds_to": found.base.source.key}
-        if not delivery.work.get("mends"):
-            # As old as what it mends: a newer version of it is not replaced by an older one with mended rows.
-            delivery = delivery.but(order=f"{found.original.order}+{delivery.order}")
-        delivery = delivery.but(work=work.model_copy(update=update).model_dump(mode="json"))
+            update = {"mends": found.original.id, "adds_to": key}
+        # As old as what it mends: a newer version of it is not replaced by an older one with mended rows.
+        order = f"{found.original.order}+{order_of(self.source)}"
+        delivery = delivery.but(order=order, work=work.model_copy(update=update).model_dump(mode="json"))
         return _Sources(delivery, self._parts(base), found.rows, only)
 
     def _only_these(self, found: mended.Mending) -> Mapping[str, frozenset[int]] | None:
@@ -285,7 +286,7 @@ class _Preparation:
         if not original.outcome.final:
             fix = "wait until it has ended, or decide about it; then drop the mended rows again"
             raise InputRefused(f"delivery {original.id} has not ended", file=self.source.key, fix=fix)
-        if not (original.rows.accepted or found.base.rows.accepted):
+        if not (original.rows.accepted or found.base.rows.accepted or original.work.get("adds_to")):
             return None
         bucket = original.source.bucket
         with self.ports.drops.open(self.source) as stream:
@@ -362,7 +363,8 @@ class _Preparation:
         over = over_limit(self._work().month, packing.rows, packing.size)
         if over or not packing.rows:
             none = f"all {tally.rows_in:,} rows were rejected; mend them and drop them back"
-            delivery = delivery.but(rows=Rows.model_validate({"in": tally.rows_in, "rejected": tally.rows_in}))
+            rows = Rows.model_validate({"in": tally.rows_in, "rejected": tally.rows_in})
+            delivery = delivery.but(rows=rows, money=rest_rejected(delivery.money))
             return conclude(self.ports, rejected(self.ports, delivery, over or none, delivery.next_command))
         refused = tally.rows_in - packing.rows
         rows = Rows.model_validate({"in": tally.rows_in, "rejected": refused, "owed": packing.rows})

@@ -52,11 +52,18 @@ def difference(manifest: Manifest, held: Held, *, whole_month: bool) -> str:
     return ""
 
 
-def part_arrived(plan: BodyPlan, before: Sequence[BodyPlan], held: Held) -> bool:
-    """Return whether the rest of an hour is shown beside what the bodies *before* it have put there."""
+def part_arrived(plan: BodyPlan, before: Sequence[BodyPlan], costs: Costs, held: Held) -> bool:
+    """Return whether the rest of an hour is shown beside what the bodies *before* it have put there.
+
+    Args:
+        plan: of the rest.
+        before: of the hour's other bodies.
+        costs: of all of them together: what is shown late may be a former hour with as many rows.
+        held: the month, as the vendor shows it.
+    """
     for hour, rows in plan.rows:
         earlier = sum(count for other in before for at, count in other.rows if at == hour)
-        if hour not in held or held[hour].rows != earlier + rows:
+        if hour not in held or held[hour].rows != earlier + rows or not _to_the_cent(costs, held[hour].costs):
             return False
     return True
 

@@ -114,8 +114,12 @@ class Work(Frozen):
     """A person's, where the delivery was held: ``send``, ``drop`` or ``arrived``."""
     decided_by: str = ""
     """The delivery of the release file."""
+    decisions: tuple[str, ...] = ()
+    """Deliveries of all release files that were obeyed, so that none is twice: it may be held again in between."""
     idempotency_key: str = Field(default="", repr=False)
     """Of the body in hand, while nobody knows whether the vendor has acted."""
+    perhaps: tuple[int, ...] = ()
+    """Hours of a body that replaces and may have been taken: if it is not sent once more, it is in doubt."""
     unit_costs: dict[str, Costs] = Field(default_factory=dict)
     """Money of each accepted body by its spool key, added up from the bytes that were sent."""
     rewritten: int = 0
@@ -172,20 +176,33 @@ class Owner(Frozen):
     """Its hours: first and last of each run."""
     rows: int
     bytes: int
-    extra_rows: int = 0
-    """Of them, those that the manifest does not have: they were sent before, and could not be replaced."""
-    extra_bytes: int = 0
+    left_runs: tuple[tuple[int, int], ...] = ()
+    """As `runs`, of the hours that hold nothing of the manifest: they were sent before, and were not replaced."""
+    extras: tuple[tuple[int, int, int], ...] = ()
+    """Hour, rows and bytes of what is there beyond the manifest, which includes all of the hours that were left."""
     intact: bool = True
     """Whether it holds all that the manifest says, and no more."""
     doubt: bool = False
     """Whether nobody knows what arrived."""
     doubt_left: bool = False
     """Whether that is so because of what the key had sent before."""
+    unlike_runs: tuple[tuple[int, int], ...] = ()
+    """As `runs`, of the hours that may hold other rows than the manifest says."""
 
     @property
     def hours(self) -> frozenset[int]:
         """Its hours."""
-        return frozenset(hour for first, last in self.runs for hour in range(first, last + 1))
+        return _hours(self.runs)
+
+    @property
+    def left(self) -> frozenset[int]:
+        """Hours that hold nothing of the manifest."""
+        return _hours(self.left_runs)
+
+    @property
+    def unlike(self) -> frozenset[int]:
+        """Hours that may hold other rows than the manifest says."""
+        return _hours(self.unlike_runs)
 
 
 class SentHours(Frozen):
@@ -196,6 +213,14 @@ class SentHours(Frozen):
     def of(self, key: str) -> Owner | None:
         """Return what *key* has there."""
         return next((owner for owner in self.owners if owner.key == key), None)
+
+    def renewed(self, key: str, order: str) -> SentHours:
+        """Return it as it is once what *key* has there was dropped again at *order*, unchanged."""
+        owners = tuple(
+            owner.model_copy(update={"order": max(owner.order, order)}) if owner.key == key else owner
+            for owner in self.owners
+        )
+        return SentHours(owners=owners)
 
     @property
     def rows(self) -> int:
@@ -211,6 +236,10 @@ class SentHours(Frozen):
 def runs_of(hours: Iterable[int]) -> tuple[tuple[int, int], ...]:
     """Return first and last of each run of consecutive *hours*."""
     return tuple(_runs(sorted(set(hours))))
+
+
+def _hours(runs: tuple[tuple[int, int], ...]) -> frozenset[int]:
+    return frozenset(hour for first, last in runs for hour in range(first, last + 1))
 
 
 def _runs(hours: list[int]) -> Iterator[tuple[int, int]]:
