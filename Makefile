@@ -9,6 +9,9 @@ BOOTSTRAP := python3 local/bootstrap.py
 PYTHON := .venv/bin/python
 export SAM_CLI_TELEMETRY := 0
 
+# Two processes; the tests of a file stay together (tests/conftest.py).
+SIDE_BY_SIDE := -n 2 --dist loadgroup
+
 .PHONY: help demo test local build lint bench chaos lock clean
 
 help: ## list the commands
@@ -21,7 +24,7 @@ demo: ## the main job on real input, on this machine; ends by itself
 test: ## every test
 	@$(BOOTSTRAP) dev sam
 	@$(PYTHON) -m local.build --where-possible
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest $(SIDE_BY_SIDE)
 
 local: ## the stack on this machine, empty, until Ctrl-C; one line of JSON when it is ready
 	@$(BOOTSTRAP) dev
@@ -47,7 +50,8 @@ bench: ## speed, memory and start-up, beside their baselines
 chaos: ## the fault matrix in its long form
 	@$(BOOTSTRAP) dev sam
 	@$(PYTHON) -m local.build --where-possible
-	RELAY_CHAOS=full $(PYTHON) -m pytest --timeout 3600 tests/functions tests/stack/test_real_kills.py tests/test_fault_matrix.py
+	RELAY_CHAOS=full $(PYTHON) -m pytest --timeout 3600 $(SIDE_BY_SIDE) tests/functions tests/stack/test_real_kills.py \
+		tests/stack/test_real_kills_billing.py tests/test_fault_matrix.py
 
 lock: ## write the lock files anew
 	@$(BOOTSTRAP) lock

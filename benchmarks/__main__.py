@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import sending
 from benchmarks.clients import BASELINE as IMPORT_BASELINE
 from benchmarks.clients import EXPECTED, Clients, measure
 from benchmarks.costs import FORMS, Packings, pack
@@ -47,6 +48,7 @@ OVER_HTTPX_MS = 1.0
 # The goals of the billing drops' issue.
 ROWWISE_RATIO = 2.0
 PACKING_PEAK_MB = 200.0
+SENDING_OVER = 0.1
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class Found:
     """Whether the built layer has it."""
     clients: Clients | None = None
     packings: list[Packings] = field(default_factory=list)
+    sent: sending.Sent | None = None
 
 
 @dataclass(frozen=True)
@@ -223,9 +226,8 @@ def print_clients(found: Clients) -> None:
 def print_packings(found: Sequence[Packings]) -> None:
     """The table of billing drops."""
     print("\nBilling drops, rows a second of processor time, fastest; peak MB of the process")
-    print(
-        f"  {'form':<8}{'rows':>9}{'file MB':>9}{'bodies MB':>11}{'row by row':>12}{'ours':>9}{'times':>7}{'peaks MB':>15}"
-    )
+    heads = f"{'file MB':>9}{'bodies MB':>11}{'row by row':>12}{'ours':>9}{'times':>7}{'peaks MB':>15}"
+    print(f"  {'form':<8}{'rows':>9}{heads}")
     for each in found:
         peaks = f"{each.peak_mb('rowwise'):.1f} {each.peak_mb('ours'):.1f}"
         print(
@@ -259,6 +261,7 @@ def record(name: str, form: Form, found: Found, goals: Sequence[Goal]) -> Path:
         "start_ups": [asdict(each) for each in found.starts],
         "clients": asdict(found.clients) if found.clients else None,
         "packings": [asdict(each) for each in found.packings],
+        "sent": asdict(found.sent) if found.sent else None,
         "goals": [asdict(goal) | {"reached": goal.reached} for goal in goals],
     }
     RESULTS.mkdir(exist_ok=True)
@@ -301,7 +304,12 @@ def measure_costs(form: Form, found: Found) -> list[Goal]:
             print(f"  {costs} …", file=sys.stderr, flush=True)
             found.packings.append(pack(Path(scratch), costs, form.costs_mb, form.packings))
     print_packings(found.packings)
-    return packing_goals(found.packings)
+    print("  sending …", file=sys.stderr, flush=True)
+    sent = found.sent = sending.measure(form.packings, form.costs_mb * 1_000_000)
+    answers = f"{sent.bodies} answers after {sending.LATENCY_S:g} s each"
+    print(f"\nSending {sent.bytes / 1e6:.1f} MB: {sent.whole_s:.2f} s for {answers}, {sent.over:.1%} on top (best run)")
+    what = "sending a month of bodies: share on top of the vendor's answers"
+    return [*packing_goals(found.packings), Goal(what, sent.over, SENDING_OVER, timed=True)]
 
 
 PARTS: Mapping[str, Callable[[Form, Found], list[Goal]]] = {

@@ -187,7 +187,10 @@ def exact(life: Life, receipt: dict[str, Any], good: list[Row], rejected: int) -
 
 
 def every_crash(
-    shared: Billing, rows: list[tuple[str, str, str]], key: str = f"{FOLDER}/costs.csv", fault: Any = None
+    shared: Billing,
+    rows: list[tuple[str, str, str]],
+    key: str = f"{FOLDER}/costs.csv",
+    fault: dict[str, Any] | None = None,
 ) -> tuple[Life, list[Life]]:
     """Live a life without a crash, then one for each call that it made, with a crash before that call; return them.
 
@@ -276,3 +279,80 @@ def test_a_crash_while_a_newer_file_ends_a_held_one_leaves_neither_without_an_en
         assert life.receipt(former)["outcome"] == "superseded", life.fuse.calls[before + at - 1 :]
         assert former.announced
         at += 1
+
+
+@dataclass
+class Before(Fuse):
+    """A fuse that blows before the first call of a name."""
+
+    name: str = ""
+
+    def tick(self, name: str) -> None:
+        """Count a call. Raises SimulatedCrash."""
+        if name == self.name and not self.blown:
+            self.at = len(self.calls) + 1
+        super().tick(name)
+
+
+def test_a_version_whose_preparation_died_never_takes_the_place_of_a_newer_one(shared: Billing) -> None:
+    """Row 4, Row 14: A, B, A again: B's event comes back last, when the second A has been found unchanged."""
+    life = Life(shared, Fuse())
+    first, second = cbf(("01T01", "1.00", "a")), cbf(("01T01", "2.00", "b"))
+    key = f"{FOLDER}/costs.csv"
+    life.run(key, first)
+    late = life.drop(key, second)
+    life.fuse = Before(name="queue.send")
+    life.taken_event()
+    assert life.crashed
+    life.fuse = Fuse()
+    life.events.clear()
+    assert life.run(key, first)["outcome"] == "unchanged"
+    life.events.append(late)
+    life.taken_event()
+    life.taken(life.queue.heads()[0])
+    delivery = life.w.ports.ledger.delivery(delivery_id(late))
+    assert delivery is not None
+    assert life.receipt(delivery)["outcome"] == "superseded"
+    assert life.held() == [("01T01", Decimal(1), "a")]
+
+
+@pytest.mark.parametrize("shared", ["openapi"], indirect=True)  # under live the whole file replaces
+def test_mended_rows_are_not_added_to_a_newer_version_that_has_them(shared: Billing) -> None:
+    """Row 4, Row 10: the file was corrected and dropped again; its mended row comes after that, and is there."""
+    life = Life(shared, Fuse())
+    key = f"{FOLDER}/costs.csv"
+    old = life.run(key, cbf(("01T01", "1.00", "a"), ("01T02", "oops", "b")))
+    assert life.run(key, cbf(("01T01", "1.00", "a"), ("01T02", "2.00", "b")))["outcome"] == "delivered"
+    rejected = life.text(f"rejected/{old['id']}.csv")
+    mended = life.run(f"{FOLDER}/mended/{old['id']}.csv", rejected.replace(b"oops", b"2.00"))
+    assert mended["outcome"] == "superseded"
+    assert life.held() == [("01T01", Decimal(1), "a"), ("01T02", Decimal(2), "b")]
+
+
+@pytest.mark.parametrize("shared", ["live"], indirect=True)
+def test_a_former_hour_that_is_still_shown_is_not_taken_for_the_rest_of_the_new_one(shared: Billing) -> None:
+    """Row 10: what is read back may lag, and the hour may have had as many rows before."""
+    life = Life(replace(shared, read_back=ReadBack(300, 300, 600)), Fuse())
+    key = f"{FOLDER}/costs.csv"
+    life.run(key, cbf(*((start, f"9{cost}", service) for start, cost, service in OVERSIZED)))
+    life.w.vendor.configure({"read_lag_reads": 2})
+    rest = {"operation": "createAnyCostBillingDrop", "after": 1, "fault": {"kind": "reset"}}
+    life.w.vendor.faults.add([rest])
+    receipt = life.run(key, cbf(*OVERSIZED))
+    assert life.decided == ["send"]
+    exact(life, receipt, [(start, Decimal(cost), service) for start, cost, service in OVERSIZED], 0)
+
+
+@pytest.mark.parametrize("shared", ["live"], indirect=True)
+def test_a_body_that_was_taken_unheard_and_then_cannot_be_sent_again_is_in_doubt(shared: Billing) -> None:
+    """Row 10: the answer is a 502, and then the connection is not found: the body may be there, and is named."""
+    life = Life(shared, Fuse())
+    key = f"{FOLDER}/costs.csv"
+    faults = [{"kind": "lost_answer_status"}, {"kind": "status", "status": 404}]
+    life.w.vendor.faults.add([{"operation": "createAnyCostBillingDrop", "fault": fault} for fault in faults])
+    receipt = life.run(key, cbf(*GOOD))
+    assert receipt["outcome"] == "failed"
+    assert [unit["status"] for unit in receipt["units"]] == ["in doubt", *["owed"] * (len(receipt["units"]) - 1)]
+    assert receipt["rows"]["owed"] == len(GOOD)
+    assert len(life.held()) == 2
+    exact(life, life.run(key, cbf(*GOOD)), [(start, Decimal(cost), service) for start, cost, service in GOOD], 0)

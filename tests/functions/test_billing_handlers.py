@@ -17,28 +17,43 @@ from finops_relay.aws.wiring import _boto_client
 from finops_relay.delivery.ledger import MAX_ATTEMPTS
 
 from local.standins.cloudzero import CONNECTION, KEY
-from tests.world.billing import MONTH, POISON, SEND, cbf
+from local.standins.infracost import InfracostStandIn
+from tests.world.billing import MONTH, POISON, SEND, PickyStandIn, cbf
 from tests.world.lambdas import BILLING, CLOUDZERO, DROPS, RELEASE, Lambdas, body_of, lambdas, recorded
 
 A, B = ("01T05", "1.5", "EC2"), ("01T06", "2", "S3")
 EVENTS = Path(__file__).resolve().parents[2] / "events"
 
 
+@pytest.fixture(scope="module")
+def vendors() -> Iterator[dict[str, PickyStandIn]]:
+    with PickyStandIn("live") as live, PickyStandIn("openapi") as openapi:
+        yield {"live": live, "openapi": openapi}
+
+
+@pytest.fixture(scope="module")
+def infracost() -> Iterator[InfracostStandIn]:
+    with InfracostStandIn() as found:
+        yield found
+
+
 @pytest.fixture(params=["live", "openapi"])
-def cloud(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lambdas]:
-    with lambdas(monkeypatch, contract=request.param) as found:
+def cloud(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    vendors: dict[str, PickyStandIn],
+    infracost: InfracostStandIn,
+) -> Iterator[Lambdas]:
+    contract = request.param
+    with lambdas(monkeypatch, contract=contract, running=vendors[contract], infracost=infracost) as found:
         yield found
 
 
 @pytest.fixture
-def live(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lambdas]:
-    with lambdas(monkeypatch) as found:
-        yield found
-
-
-@pytest.fixture
-def openapi(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lambdas]:
-    with lambdas(monkeypatch, contract="openapi") as found:
+def live(
+    monkeypatch: pytest.MonkeyPatch, vendors: dict[str, PickyStandIn], infracost: InfracostStandIn
+) -> Iterator[Lambdas]:
+    with lambdas(monkeypatch, running=vendors["live"], infracost=infracost) as found:
         yield found
 
 
@@ -372,7 +387,7 @@ def test_nothing_that_billing_writes_starts_us_again(cloud: Lambdas) -> None:
         cloud.run(function)
     outcomes = {key.rpartition("/")[2]: receipt["outcome"] for key, receipt in cloud.receipts().items()}
     assert outcomes == {"a.csv": "partly_delivered", "b.csv": "held"}
-    ours = {key for key in cloud.keys() if not key.startswith("incoming/")}
+    ours = {key for key in cloud.keys("") if not key.startswith("incoming/")}
     assert {key.partition("/")[0] for key in ours} == {"receipts", "rejected", "state"}
     sent, before = sends(cloud), held(cloud)
     for function in (BILLING, RELEASE):
@@ -417,7 +432,7 @@ def test_no_api_key_is_ever_written_anywhere(
     assert announced
     written = capsys.readouterr()
     seen = [written.out, written.err, caplog.text, *told, *announced, *map(repr, caplog.records)]
-    seen += [cloud.content(name).decode() for name in cloud.keys() if not name.startswith("incoming/")]
+    seen += [cloud.content(name).decode() for name in cloud.keys("") if not name.startswith("incoming/")]
     seen += [str(getattr(log, "__dict__", "")) for log in caplog.records]
     seen += [logger.registered_formatter.format(record) for record in caplog.records]  # as CloudWatch gets them
     seen += [str(item) for item in _boto_client("dynamodb").scan(TableName="ledger")["Items"]]

@@ -16,15 +16,22 @@ from finops_relay.aws.wiring import _boto_client
 from finops_relay.delivery.ledger import MAX_ATTEMPTS
 
 from local.standins.infracost import AWS_ORGANIZATION, TOKEN
+from tests.world.billing import PickyStandIn
 from tests.world.lambdas import CONFIG, DELIVER, PREPARE, Lambdas, body_of, lambdas
 from tests.world.sheets import aws_sheet
 
 FOLDER = "incoming/price-books/aws/"
 
 
+@pytest.fixture(scope="module")
+def cloudzero() -> Iterator[PickyStandIn]:
+    with PickyStandIn("live") as found:
+        yield found
+
+
 @pytest.fixture
-def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lambdas]:
-    with lambdas(monkeypatch) as found:
+def cloud(monkeypatch: pytest.MonkeyPatch, cloudzero: PickyStandIn) -> Iterator[Lambdas]:
+    with lambdas(monkeypatch, running=cloudzero) as found:
         yield found
 
 

@@ -376,17 +376,16 @@ def test_killed_in_a_body_that_adds_it_is_held_and_names_it_and_the_truth_about_
 def test_a_decision_whose_function_is_killed_between_its_writes_is_taken_once_it_runs_again(
     openapi: Relay, wanted: Callable[[AwsCall], bool], *, arrives: bool
 ) -> None:
-    with openapi.deliver.process() as running:
-        key = openapi.drop_prepared("costs.csv", openapi.hour(0, 12))
-        openapi.deliver.kill_in(openapi.vendor, SEND, running)
-    with openapi.deliver.process() as fresh:
-        openapi.deliver.finish(fresh)
+    openapi.vendor.faults.add([{"operation": SEND, "fault": {"kind": "lost_answer"}}])
+    key = openapi.drop_prepared("costs.csv", openapi.hour(0, 12))
+    with openapi.deliver.process() as delivering:
+        openapi.deliver.finish(delivering)
         delivery = openapi.receipt(key)["id"]
         openapi.decide(delivery, "mark as arrived")
         with openapi.release.process() as running:
             openapi.kill_at(openapi.release, wanted, running, arrives=arrives)
         openapi.release.finish_afresh()
-        openapi.deliver.finish(fresh)
+        openapi.deliver.finish(delivering)
     openapi.assert_delivered(key)
     assert openapi.sent() == ["append"]
     assert openapi.receipt(f"incoming/release/{delivery}.json", "release")["outcome"] == "delivered"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
@@ -229,9 +229,15 @@ def _poisoned(call: Call) -> bool:
 
 
 @contextmanager
-def billing(contract: Contract, **behaviour: Any) -> Iterator[Billing]:  # noqa: ANN401 -- checked by the stand-in
-    """Make a world; *behaviour* is the stand-in's."""
-    with aws() as parts, PickyStandIn(contract, **behaviour) as vendor:
+def billing(
+    contract: Contract,
+    running: PickyStandIn | None = None,
+    **behaviour: Any,  # noqa: ANN401 -- checked by the stand-in
+) -> Iterator[Billing]:
+    """Make a world; *behaviour* is the stand-in's, unless one is *running* already, which forgets all that it holds."""
+    if running is not None:
+        running.reset()
+    with aws() as parts, PickyStandIn(contract, **behaviour) if running is None else nullcontext(running) as vendor:
         found = Billing(vendor=vendor, contract=contract, **parts)
         try:
             yield found

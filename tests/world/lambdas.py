@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -220,13 +220,22 @@ def lambdas(
     *,
     token: str = TOKEN,
     contract: Contract = "live",
+    running: PickyStandIn | None = None,
+    infracost: InfracostStandIn | None = None,
     **behaviour: Any,  # noqa: ANN401 -- the stand-in's
 ) -> Iterator[Lambdas]:
-    """Set everything up, with the settings that the template gives; *contract* is CloudZero's."""
+    """Set everything up, with the settings that the template gives; *contract* is CloudZero's.
+
+    To start and stop a stand-in takes longer than many a test. One that runs already, *running* or *infracost*, forgets
+    all that it holds.
+    """
+    for standin in (running, infracost):
+        if standin is not None:
+            standin.reset()
     with (
         mock_aws(),
-        InfracostStandIn(**{"polls_needed": 1, **behaviour}) as vendor,
-        PickyStandIn(contract) as cloudzero,
+        nullcontext(infracost) if infracost else InfracostStandIn(**{"polls_needed": 1, **behaviour}) as vendor,
+        PickyStandIn(contract) if running is None else nullcontext(running) as cloudzero,
     ):
         variables = {
             "AWS_DEFAULT_REGION": REGION,
@@ -267,7 +276,9 @@ def lambdas(
             DELIVER: sqs.create_queue(QueueName="infracost-deliver.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"],
             BILLING: sqs.create_queue(QueueName="billing-drop-prepare")["QueueUrl"],
             RELEASE: sqs.create_queue(QueueName="release")["QueueUrl"],
-            CLOUDZERO: sqs.create_queue(QueueName="cloudzero-deliver.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"],
+            CLOUDZERO: sqs.create_queue(QueueName="cloudzero-deliver.fifo", Attributes={"FifoQueue": "true"})[
+                "QueueUrl"
+            ],
         }
         found = Lambdas(vendor, cloudzero, environment, s3, sqs, queues)
 

@@ -188,5 +188,3 @@ class Fifo:
                 messages.pop(0)
                 return
         raise AssertionError(message)
-
-

@@ -35,7 +35,7 @@ def body(client: type[CloudZero], *rows: bytes) -> bytes:
 @BOTH
 def test_rows_come_back_as_the_bytes_that_they_are(client: type[CloudZero]) -> None:
     rows = [
-        client.drop_row({**CELLS, "lineitem/description": "a, \"b\" and \\ ü\u2028 {[("}),
+        client.drop_row({**CELLS, "lineitem/description": 'a, "b" and \\ ü\u2028 {[('}),
         client.drop_row({**CELLS, "time/usage_start": "2026-03-31T23:00:00Z", "cost/cost": "-0.10"}),
     ]
     found = client.sent_rows(body(client, *rows))
@@ -103,9 +103,11 @@ def test_a_body_of_the_other_contract_is_refused() -> None:
 def test_money_is_read_to_the_last_digit_whatever_stands_beside_it(
     client: type[CloudZero], amounts: list[Decimal], text: str
 ) -> None:
-    cells = {**CELLS, "resource/service": text, **{
-        name: f"{amount:f}" for name, amount in zip(COST_COLUMNS, amounts, strict=False)
-    }}
+    cells = {
+        **CELLS,
+        "resource/service": text,
+        **{name: f"{amount:f}" for name, amount in zip(COST_COLUMNS, amounts, strict=False)},
+    }
     raw = client.drop_row(cells)
     assert b"\n" not in raw
     (row,) = client.sent_rows(body(client, raw))

@@ -33,7 +33,9 @@ class Outside:
         """Return them as ports."""
         ledger = SimpleNamespace(note=lambda name: self.notes.get(name, {}), save_note=self.notes.__setitem__)
         queue = SimpleNamespace(send=lambda delivery, nonce: self.sent.append((delivery, nonce)))
-        return cast("Ports", SimpleNamespace(ledger=ledger, queue=queue, metrics=SimpleNamespace(count=self.counts.append)))
+        return cast(
+            "Ports", SimpleNamespace(ledger=ledger, queue=queue, metrics=SimpleNamespace(count=self.counts.append))
+        )
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from hashlib import sha256
+from itertools import pairwise
 
 import pytest
 from finops_relay.delivery.ledger import Delivery
@@ -97,7 +98,12 @@ class Month:
         return Case(delivery, work, self.manifests[name], self.sent, lambda owner: self.manifests[owner.manifest])
 
     def send(
-        self, case: Case, *, doubtful: Iterable[int] = (), only: Iterable[int] | None = None, already: Iterable[int] = ()
+        self,
+        case: Case,
+        *,
+        doubtful: Iterable[int] = (),
+        only: Iterable[int] | None = None,
+        already: Iterable[int] = (),
     ) -> None:
         """Remember that a case was sent, all of it or only some hours."""
         unsure = frozenset(doubtful)
@@ -170,7 +176,7 @@ def test_a_person_may_send_whatever_is_held_but_not_what_is_superseded_or_too_la
     assert month.case({1: "b"}, "other", decision="arrived").judged().answer is Answer.HELD
     assert month.case({9: "c"}, month="2020-01", decision="send").judged().answer is Answer.SEND
     assert month.case({1: "b"}, order=-5, decision="send").judged().answer is Answer.SUPERSEDED
-    large = {hour: "x" * 1_000 for hour in range(10, 1_011)}
+    large = dict.fromkeys(range(10, 1_011), "x" * 1_000)
     assert month.case(large, "other", decision="send").judged().answer is Answer.REJECTED
 
 
@@ -305,7 +311,7 @@ def test_a_month_is_full_at_its_limits_and_not_before() -> None:
     assert all("nothing was sent; fix: " in why for why in (rows, size))
 
 
-FULL = {hour: "x" * 2_000 for hour in range(10, 360)}
+FULL = dict.fromkeys(range(10, 360), "x" * 2_000)
 """700,000 rows and 70,000,000 bytes: as many as a month takes."""
 
 
@@ -548,7 +554,7 @@ def test_what_is_remembered_is_what_a_vendor_that_appends_would_hold(drops: list
 def test_runs_say_each_hour_once(hours: set[int]) -> None:
     runs = runs_of(hours)
     assert sorted(hour for first, last in runs for hour in range(first, last + 1)) == sorted(hours)
-    assert all(last + 1 < first for (_, last), (first, _) in zip(runs, runs[1:], strict=False))
+    assert all(last + 1 < first for (_, last), (first, _) in pairwise(runs))
 
 
 def test_hours_are_named_as_a_person_reads_them() -> None:

@@ -42,9 +42,7 @@ def test_the_same_rows_and_money_are_no_difference() -> None:
 
 def test_an_hour_that_is_not_shown_is_named_with_its_time() -> None:
     found = difference(manifest((2, costs("1.5"))), {}, whole_month=False)
-    assert found == (
-        "the hours 2026-03-03T12:00Z: 2 rows were sent and 0 are shown; cost/cost 1.5 and nothing"
-    )
+    assert found == ("the hours 2026-03-03T12:00Z: 2 rows were sent and 0 are shown; cost/cost 1.5 and nothing")
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,9 @@ class _BlockColumns(Sequence[Sequence[str]]):
     def __getitem__(self, place: int | slice) -> Sequence[str] | Sequence[Sequence[str]]:
         if isinstance(place, slice):
             return [self[each] for each in range(self._width)[place]]
-        return self._cells[range(self._width)[place] :: self._width + 1]
+        if not 0 <= place < self._width:
+            raise IndexError(place)
+        return self._cells[place :: self._width + 1]
 
 
 class CostRecords(Protocol):
@@ -283,7 +285,7 @@ class CsvRecords:
         for block in self._blocks:
             odd = not block.decodable or has_controls(block.text)
             if not odd and not self._mending.within(block.first_line, block.first_line + block.lines - 1):
-                cells = cells_of_lines(block.text, len(self.columns))
+                cells = cells_of_lines(block.text, len(self.columns), block.lines)
                 if cells is not None:
                     yield BlockBatch(self.columns, range(block.first_line, block.first_line + block.lines), cells)
                     continue
@@ -345,7 +347,7 @@ CELLS_CHARS = 131_072
 """Longest block that is taken apart at its commas: the CSV parser refuses longer cells, and both must do the same."""
 
 
-def cells_of_lines(text: str, width: int) -> list[str] | None:
+def cells_of_lines(text: str, width: int, lines: int) -> list[str] | None:
     """The cells of CSV lines, each line followed by its end as a cell of its own; in two thirds of a parser's time.
 
     None when some line is not one whole record of *width* cells, or is quoted in a way that needs a parser.
@@ -353,6 +355,7 @@ def cells_of_lines(text: str, width: int) -> list[str] | None:
     Args:
         text: whole lines without control characters but tabs; only the last may lack its end.
         width: how many cells a record has.
+        lines: how many lines they are.
     """
     text = text.replace("\r\n", "\n") if "\r" in text else text
     text = text if text.endswith("\n") else text + "\n"
@@ -366,8 +369,7 @@ def cells_of_lines(text: str, width: int) -> list[str] | None:
             return None
     cells = text.replace("\n", ",\n,").split(",")
     cells.pop()
-    count = text.count("\n")
-    if len(cells) != count * (width + 1) or cells[width :: width + 1].count("\n") != count:
+    if len(cells) != lines * (width + 1) or cells[width :: width + 1].count("\n") != lines:
         return None
     return _filled(cells, width + 1, quoted.replace('""', '"').split(_HOLE)) if _HOLE in text else cells
 

@@ -78,7 +78,7 @@ CBF_COLUMNS = (
 
 _ORDER = {name: place for place, name in enumerate(CBF_COLUMNS)}
 _REGIONS = (REGION, "action/region")
-_CHANGED = frozenset({RESOURCE, *_REGIONS})
+_NEVER_ESCAPED = frozenset({START, END, *COSTS, AMOUNT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class CostColumns:
         count = len(self.hours)
         end = "{"
         for name, cells in zip(self.names, self.cells, strict=True):
-            sent = all_escaped(cells)
+            sent = cells if name in _NEVER_ESCAPED else all_escaped(cells)
             if all(cells):
                 comma = "," if layout else ""
                 layout += [f'{end}{comma}"{name}":"'] * count, sent
@@ -236,6 +236,7 @@ class CostPlan:
         self._kinds: dict[str, Cells[str, str]] = {
             name: Cells(kind) for name, kind in kinds.items() if name not in ready
         }
+        self._changed = [name for name in (RESOURCE, *_REGIONS) if name in names]
         self._tag_names = [name for name in self._names if name.startswith(TAG)]
 
     def read(self, columns: Sequence[Sequence[str]], tags: Sequence[Tags] | None = None) -> CostColumns:
@@ -256,7 +257,7 @@ class CostPlan:
         self._check_ends(given, cells)
         self._check_tagged(cells, tags)
         noted = Counter(
-            {note: count for name in self._names for note, count in _changes(name, given[name], cells[name])}
+            {note: count for name in self._changed for note, count in _changes(name, given[name], cells[name])}
         )
         money = [amounts.get(name) for name in COSTS]
         return CostColumns(hours, self._names, list(cells.values()), money, tags, noted)
@@ -322,7 +323,7 @@ def without_white_space(column: Sequence[str]) -> Sequence[str]:
 
 def _changes(name: str, given: Sequence[str], sent: Sequence[str]) -> Iterable[tuple[str, int]]:
     """What a receipt says of values that are sent otherwise than they stood."""
-    if name in _CHANGED and list(given) != sent:
+    if list(given) != sent:
         count = sum(cell.strip() != new for cell, new in zip(given, sent, strict=True))
         if count:
             said = "were written as type/name" if name == RESOURCE else "named global were written as no-region"

@@ -17,7 +17,7 @@ from itertools import compress
 from typing import TYPE_CHECKING, Self, cast
 
 from finops_relay.cloudzero.records import DropOperation
-from finops_relay.delivery.packer import MAX_BODY_BYTES, Body, Duplicates, Mode, Packer
+from finops_relay.delivery.packer import MAX_BODY_BYTES, Body, Duplicates, Mode, Packer, RowTooLargeError
 from finops_relay.errors import InputRefused
 from finops_relay.formats.cost_cells import SUM_CONTEXT, Amounts
 from finops_relay.formats.cost_files import CostFileReader
@@ -156,22 +156,30 @@ class Packing:
         return self._packer.bodies(write)
 
     def _add(self, member: int, batch: CostBatch) -> None:
-        """Pack rows that are right, except for those that the contract cannot express."""
-        lines, hours, money = batch.lines, batch.columns.hours, batch.columns.amounts
+        """Pack rows that are right: all at once if the contract can express them all, else one by one."""
+        columns = batch.columns
         try:
-            rows = batch.columns.as_json() if self._plain else list(map(self._client.drop_row, batch.columns.by_row()))
-        except InputRefused:
-            rows = []
-        if not rows or max(map(len, rows)) > self._packer.max_row_bytes:
-            cells = zip(lines, batch.columns.by_row(), strict=True)
+            rows = columns.as_json() if self._plain else list(map(self._client.drop_row, columns.by_row()))
+            self._pack(member, batch.lines, columns.hours, rows, columns.amounts)
+        except (InputRefused, RowTooLargeError):
+            cells = zip(batch.lines, columns.by_row(), strict=True)
             each = [self._expressed(member, line, row) for line, row in cells]
             kept = [row is not None for row in each]
-            rows = [row for row in each if row is not None]
-            lines, hours = list(compress(lines, kept)), list(compress(hours, kept))
             money = [
                 column and Amounts(list(compress(column.texts, kept)), list(compress(column.values, kept)))
-                for column in money
+                for column in columns.amounts
             ]
+            lines, hours = list(compress(batch.lines, kept)), list(compress(columns.hours, kept))
+            self._pack(member, lines, hours, [row for row in each if row is not None], money)
+
+    def _pack(
+        self,
+        member: int,
+        lines: Sequence[int],
+        hours: Sequence[int],
+        rows: Sequence[bytes],
+        money: Sequence[Amounts | None],
+    ) -> None:
         above = self.origin(member, 0)
         self._packer.add_all(hours, rows, array("Q", map(above.__or__, lines)))
         self._sums.add(hours, money)
