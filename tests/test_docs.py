@@ -21,7 +21,8 @@ def test_the_table_of_faults_names_for_each_row_exactly_the_tests_that_name_it()
         for row, tests in re.findall(r"^\| (\d+) \|.*?\| (.*) \|$", table, re.MULTILINE)
     }
     assert set(rows) == REQUIRED
-    assert rows == {row: rows_named()[row] for row in REQUIRED}
+    named = rows_named()
+    assert rows == {row: named[row] for row in REQUIRED}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

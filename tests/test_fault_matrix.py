@@ -1,4 +1,4 @@
-"""The fault matrix is whole: every row that price books must survive has a test that names it."""
+"""The fault matrix is whole: every row that what we deliver must survive has a test that names it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
-REQUIRED = {*range(1, 10), *range(12, 16), 23, 24, 28, 29}
+REQUIRED = {*range(1, 16), 23, 24, 26, 28, 29}
 
 
 def rows_named() -> dict[int, list[str]]:

@@ -722,7 +722,7 @@ def apply(held: dict[str, Counter[Row]], body: list[tuple[Row, str]]) -> None:
 
 @pytest.mark.parametrize("seed", range(SCHEDULES))
 def test_whatever_happens_no_money_is_lost_or_doubled(shared: Billing, seed: int) -> None:
-    """Row 2, Row 3, Row 4, Row 8, Row 9, Row 10, Row 11, Row 12, Row 14, Row 15: at random; what is in doubt is said."""
+    """Row 2, Row 3, Row 4, Row 8, Row 9, Row 10, Row 11, Row 12, Row 14, Row 15: at random; a doubt is said."""
     schedule = fresh(shared, seed)
     schedule.run()
     schedule.w.vendor.faults.clear()
