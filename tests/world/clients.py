@@ -94,6 +94,8 @@ class Calling:
     """Whether the vendor's answer has a body."""
     gone: bool = False
     """Whether a second call, after one that was acted on, finds nothing."""
+    alone: bool = False
+    """Whether the vendor takes one at a time, so that it is not repeated while it may still be at it."""
     replayed: bool = False
     """Whether its idempotency key makes the vendor give its first answer again when that was lost."""
 
@@ -321,6 +323,7 @@ LIVE = (
         "create_billing_drop",
         lambda c, _: c.create_billing_drop(CONNECTION, REPLACED),
         reads=False,
+        alone=True,
     ),
     Calling("getAnyCostBillingDrops", "billing_drops", lambda c, _: c.billing_drops(CONNECTION), ("rows",)),
     Calling("getAnyCostBillingDrop", "billing_drop_rows", lambda c, _: c.billing_drop_rows(CONNECTION, FEB), ("rows",)),
@@ -374,8 +377,8 @@ LIVE_ONLY = {
     "billing_drop_rows",
     "validate_billing_drop",
 }
-BY_HOUR = {"billing_drop_hours"}
-"""Makes the call of `billing_drop_rows`, and reads its answer in another way."""
+BY_HOUR = {"billing_drop_hours", "sent_rows"}
+"""The one makes the call of `billing_drop_rows` and reads its answer in another way; the other makes none."""
 INFRACOST_DOCUMENT = Document(
     "infracost", "Infracost", INFRACOST, INFRACOST_MAKERS, Infracost, frozenset({"set_allowed_values", "close"})
 )

@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from urllib.parse import quote, urljoin, urlsplit
 
 import httpx
@@ -139,6 +140,7 @@ class HttpClient:
         at: str = "",
         at_most_bytes: int = MAX_ANSWER_BYTES,
         secrets: tuple[str, ...] = (),
+        alone: bool = False,
     ) -> Answer:
         """Make one call.
 
@@ -155,6 +157,8 @@ class HttpClient:
             at: the address of a further page, to be called instead of the path's; it must be on the API's own host.
             at_most_bytes: of an answer.
             secrets: what the body holds that must never be quoted, besides the credential.
+            alone: the vendor takes one such call at a time: when no answer came, it is not repeated here, for it may
+                still be under way.
 
         Raises:
             VendorError: as the class tree in `errors` says; OutcomeUnknown when the call may have been acted on.
@@ -174,7 +178,7 @@ class HttpClient:
         if at:
             url, params = self._on_our_host(url, at, Call(method, path)), None
         asked = _Request(method, path, url, safe, params, headers, content, at_most_bytes, headers_of, secrets)
-        return self._repeating(lambda former: self._authorised(asked, former), method, path, safe=safe)
+        return self._repeating(lambda former: self._authorised(asked, former), method, path, safe=safe, alone=alone)
 
     def upload(
         self, path: str, url: str, chunks: Callable[[], Iterable[bytes]], length: int, content_type: str
@@ -225,7 +229,15 @@ class HttpClient:
         msg = f"the next page is said to be {where}; it was not asked for"
         raise AnswerNotUnderstood(msg, call)
 
-    def _repeating(self, once: Callable[[VendorError | None], Answer], method: str, path: str, *, safe: bool) -> Answer:
+    def _repeating(
+        self,
+        once: Callable[[VendorError | None], Answer],
+        method: str,
+        path: str,
+        *,
+        safe: bool,
+        alone: bool = False,
+    ) -> Answer:
         """Call *once* until it goes well or the policy gives up; then tell the hook."""
         started = time.monotonic()
         attempts = 0
@@ -236,7 +248,7 @@ class HttpClient:
 
         def wait_of(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
-            if not isinstance(error, RelayError):
+            if not isinstance(error, RelayError) or (alone and _may_go_on(error)):
                 return GIVE_UP
             wait = self.retry.wait_s(error, state.attempt_number, spent(), safe=safe)
             return wait if wait is not None and wait < self.remaining_s() - self.timeouts.connect_s else GIVE_UP
@@ -353,3 +365,9 @@ def _way_out(error: BaseException) -> str:
             return "TLS failed: check the address, its certificate, and whether a proxy stands in between"
         cause = cause.__cause__ or cause.__context__
     return "check the address, and the way out of the network (route, NAT gateway, security group)"
+
+
+def _may_go_on(error: RelayError) -> bool:
+    """Return whether the vendor may still be at a call that failed: nobody has heard it end."""
+    gateway = {HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}
+    return isinstance(error, OutcomeUnknown) or (isinstance(error, VendorError) and error.call.status in gateway)

@@ -314,6 +314,7 @@ class LiveCloudZero(CloudZero):
             body=fitting(body, "POST", DROPS),
             keys=keys,
             safe=does != DropOperation.SUM,
+            alone=True,
         )
         return DropAccepted(request_id=answer.request_id, **_told(answer))
 
@@ -386,6 +387,7 @@ class LiveCloudZero(CloudZero):
         ids: Mapping[str, str] | None = None,
         body: object = None,
         keys: IdempotencyKeys | None = None,
+        alone: bool = False,
     ) -> Answer:
         """Make a write of API V2: with an idempotency key, which hears what becomes of each try."""
         known = keys or IdempotencyKeys()
@@ -396,7 +398,7 @@ class LiveCloudZero(CloudZero):
             return {**known.header, **self._sandbox}
 
         try:
-            return self.http.request(method, path, ids=ids, body=body, headers_of=headers_of, safe=safe)
+            return self.http.request(method, path, ids=ids, body=body, headers_of=headers_of, safe=safe, alone=alone)
         except VendorError as error:
             known.hear(error, safe=safe)
             raise
