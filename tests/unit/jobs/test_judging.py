@@ -148,6 +148,17 @@ def test_the_same_content_is_unchanged_whoever_brings_it(contract: str) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("content", [{1: "b"}, {1: "b", 3: "c"}])
+def test_what_a_person_had_sent_is_unchanged_when_it_is_dropped_again(contract: str, content: dict[int, str]) -> None:
+    """A changed hour, and hours that the newer version lacks: the decision was made, and holds for this content."""
+    month = Month(contract)
+    month.send(month.case({1: "a", 2: "a"}))
+    assert month.case(content).judged().answer is Answer.HELD
+    month.send(month.case(content, decision="send"))
+    assert month.case(content).judged().answer is Answer.UNCHANGED
+
+
+@BOTH
 def test_what_arrived_in_part_is_not_unchanged(contract: str) -> None:
     month = Month(contract)
     month.send(month.case({1: "a", 2: "b"}), only=[1])

@@ -105,13 +105,14 @@ class Case:
         return None
 
     def _is_there(self) -> bool:
-        """Return whether one owner holds just this, whole and untouched; of a month, nobody else anything."""
+        """Return whether just this was sent whole, and nothing replaced; of a month that replaces, nothing else."""
         same = [
             owner
             for owner in self.sent.owners
             if owner.fingerprint == self.delivery.fingerprint and owner.intact and not owner.doubt
         ]
-        return bool(same) and (not self.work.whole_month or len(self.sent.owners) == 1)
+        alone = len(self.sent.owners) == 1 and all(owner.hours == self.hours for owner in same)
+        return bool(same) and (alone or not (self.live and self.work.whole_month))
 
     def _over_what_is_there(self) -> tuple[frozenset[int], str]:
         """Return the hours that need not be sent, and why a person must decide, if one must."""
@@ -282,7 +283,6 @@ def settled(  # noqa: PLR0913 -- what was heard of the bodies, in words that a t
     stale, extras = _beyond(case, own, left)
     sums = {hour: (of.rows, of.bytes) for hour, of in case.manifest.hours.items()}
     counts = [*extras.values(), *(sums[hour] for hour in hours - stale if hour in sums)]
-    exact = all(extras.get(hour) == (sums.get(hour) if hour in stale else None) for hour in hours)
     unlike = doubtful
     doubt_left = False
     if own is not None:
@@ -302,7 +302,7 @@ def settled(  # noqa: PLR0913 -- what was heard of the bodies, in words that a t
         bytes=sum(size for _, size in counts),
         left_runs=runs_of(stale),
         extras=tuple((hour, *count) for hour, count in sorted(extras.items())),
-        intact=exact and hours == case.hours and not case.work.removed and not unlike,
+        intact=case.hours <= hours - stale - unlike and not case.work.removed,
         doubt=bool(doubtful) or doubt_left,
         doubt_left=doubt_left,
         unlike_runs=runs_of(unlike),

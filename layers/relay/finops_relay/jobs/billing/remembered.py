@@ -181,7 +181,7 @@ class Owner(Frozen):
     extras: tuple[tuple[int, int, int], ...] = ()
     """Hour, rows and bytes of what is there beyond the manifest, which includes all of the hours that were left."""
     intact: bool = True
-    """Whether it holds all that the manifest says, and no more."""
+    """Whether it holds all that the manifest says; what is there beyond that, a person has decided."""
     doubt: bool = False
     """Whether nobody knows what arrived."""
     doubt_left: bool = False
