@@ -13,6 +13,12 @@ ONE_AT_A_TIME = ("tests/stack/", "tests/test_template.py")
 """Tests that start the stack, or build what is deployed: there is one of either."""
 
 
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Name bytes by their argument: what they hold may be of this second, and processes must agree on names."""
+    del config
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file in one process, where several run side by side: they share what it makes."""
     for item in items:

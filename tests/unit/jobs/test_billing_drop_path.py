@@ -169,3 +169,9 @@ def test_any_key_is_understood_or_refused(key: str) -> None:
         )
         assert key.startswith(found.folder)
         assert bool(found.mends) is (found.meaning is Meaning.MENDED)
+
+
+@pytest.mark.parametrize("name", ["a\nb.csv", "month/run\n1/_SUCCESS", "tab\there.csv", "bell\x07.csv", "\u2028.csv"])
+def test_a_key_that_would_be_two_lines_of_a_command_is_refused(name: str) -> None:
+    """Row 7: a receipt names the next command, and somebody types it into a shell."""
+    assert "cannot be shown" in str(refused(f"incoming/billing/conn-1/2026-03/{name}"))

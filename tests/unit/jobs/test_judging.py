@@ -66,6 +66,7 @@ class Month:
         order: int = 0,
         whole_month: bool = False,
         adds_to: str = "",
+        mended: tuple[str, ...] = (),
         overlap: str = "hold",
         decision: str = "",
         month: str = "2026-03",
@@ -91,6 +92,7 @@ class Month:
             whole_month=whole_month,
             key=key,
             adds_to=adds_to,
+            mended=mended,
             overlap=overlap,
             decision=decision,
             manifest=name,
@@ -156,6 +158,21 @@ def test_what_a_person_had_sent_is_unchanged_when_it_is_dropped_again(contract: 
     assert month.case(content).judged().answer is Answer.HELD
     month.send(month.case(content, decision="send"))
     assert month.case(content).judged().answer is Answer.UNCHANGED
+
+
+def test_the_month_of_another_key_is_held_unless_files_may_overlap() -> None:
+    month = Month("live")
+    month.sends({1: "a"}, "month/a", whole_month=True)
+    assert "would be erased" in held(month.case({2: "b"}, "month/b", whole_month=True))
+    assert month.case({2: "b"}, "month/b", whole_month=True, overlap="replace").judged().answer is Answer.SEND
+    assert month.case({2: "b"}, "month/a", whole_month=True).judged().answer is Answer.SEND
+
+
+def test_what_was_not_read_back_is_sent_again_when_it_is_dropped_again() -> None:
+    month = Month("live")
+    case = month.case({1: "a"})
+    month.sent = settled(case, case.hours, frozenset(), wiped=False, seen=False)
+    assert month.case({1: "a"}).judged().answer is Answer.SEND
 
 
 @BOTH
@@ -278,8 +295,10 @@ def test_mended_rows_go_beside_what_their_file_has_sent() -> None:
     assert case.judged() == Verdict(Answer.SEND)
     month.send(case)
     assert month.case({1: "m", 2: "n"}, "mended/1", adds_to="a").judged().answer is Answer.UNCHANGED
+    again = month.case({1: "o"}, "mended/2", adds_to="a", mended=(case.delivery.id,))
+    assert again.judged() == Verdict(Answer.SEND)
     sibling = month.case({1: "o"}, "mended/2", adds_to="a")
-    assert sibling.judged() == Verdict(Answer.SEND)
+    assert "were sent by 'mended/1'" in held(sibling)  # it may have the same row, mended another time
     assert "were sent by" in held(month.case({2: "p"}, "mended/3", adds_to="somebody else"))
 
 

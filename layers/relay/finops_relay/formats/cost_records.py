@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
-from typing import Protocol, overload
+from typing import Protocol
 
 from finops_relay.errors import InputRefused
 from finops_relay.formats.cost_cells import CellFault
@@ -92,35 +92,14 @@ class BlockBatch:
 
     def by_column(self) -> Sequence[Sequence[str]]:
         """The cells by column."""
-        return _BlockColumns(self.cells, len(self.columns))
+        stride = len(self.columns) + 1
+        return [self.cells[place::stride] for place in range(len(self.columns))]
 
     def parts(self) -> Sequence[RowBatch]:
         """The records one by one."""
         width = len(self.columns)
         values = [self.cells[place : place + width] for place in range(0, len(self.cells), width + 1)]
         return [RowBatch(self.columns, self.lines, values, odd=False, blanks=True)]
-
-
-class _BlockColumns(Sequence[Sequence[str]]):
-    """The columns of a block, each picked out when it is asked for: of FOCUS half of them never are."""
-
-    def __init__(self, cells: list[str], width: int) -> None:
-        self._cells = cells
-        self._width = width
-
-    def __len__(self) -> int:
-        return self._width
-
-    @overload
-    def __getitem__(self, place: int) -> Sequence[str]: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[Sequence[str]]: ...
-    def __getitem__(self, place: int | slice) -> Sequence[str] | Sequence[Sequence[str]]:
-        if isinstance(place, slice):
-            return [self[each] for each in range(self._width)[place]]
-        if not 0 <= place < self._width:
-            raise IndexError(place)
-        return self._cells[place :: self._width + 1]
 
 
 class CostRecords(Protocol):

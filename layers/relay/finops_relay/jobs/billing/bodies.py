@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from hashlib import sha256
@@ -55,17 +55,19 @@ def joined(client: type[CloudZero], mode: Mode, month: date, rows: Sequence[Sent
     return head + b",".join(row.raw for row in rows) + tail
 
 
-def refused_rows(client: CloudZero, rows: Sequence[SentRow], month: date) -> dict[int, str] | None:
+def refused_rows(
+    client: CloudZero, rows: Sequence[SentRow], month: date, in_time: Callable[[], bool]
+) -> dict[int, str] | None:
     """Ask the vendor which rows it refuses, without sending any; None when there are too many to tell (`live`).
 
     Returns:
-        What the vendor says, by the row's place.
+        What the vendor says, by the row's place: of all of them, or of those that were found while there was time.
     """
     refused: dict[int, str] = {}
     parts = [range(len(rows))]
     for _ in range(MAX_CHECKS):
-        if not parts:
-            return refused
+        if not parts or not in_time():
+            break
         part = parts.pop()
         verdict = client.validate_billing_drop(joined(type(client), Mode.HOURS, month, [rows[at] for at in part]))
         if verdict.is_valid:
@@ -75,7 +77,7 @@ def refused_rows(client: CloudZero, rows: Sequence[SentRow], month: date) -> dic
         else:
             half = len(part) // 2
             parts += [part[half:], part[:half]]
-    return None if parts else refused
+    return refused or None if parts else refused
 
 
 @dataclass

@@ -40,7 +40,7 @@ from finops_relay.errors import (
 from finops_relay.jobs.billing.ahead import Ahead, Loaded
 from finops_relay.jobs.billing.bodies import Rewriting, costs_of, origins_key, refused_rows, unfiled
 from finops_relay.jobs.billing.connections import behind, leave, take, tell_those_behind
-from finops_relay.jobs.billing.judging import Answer, Case, Verdict, overtaken, replaces, settled
+from finops_relay.jobs.billing.judging import Answer, Case, Verdict, named, overtaken, replaces, settled
 from finops_relay.jobs.billing.money import moved, rest_rejected, total, with_read_back, with_rejected, with_sent
 from finops_relay.jobs.billing.reading_back import Held, difference, part_arrived
 from finops_relay.jobs.billing.remembered import (
@@ -167,6 +167,8 @@ class _Run:
             "name": self._name,
             "finish": self._finish,
         }
+        if self.work.step not in {"check", "decided"} and self._client.name != self.work.contract:
+            self._other_contract()
         while self.delivery.stage != "finished" and not self.handed_over:
             if self.steps and self.ports.clock.remaining_s() < STEP_NEEDS_S:
                 raise self._wait(1, "goes on in another invocation")
@@ -267,9 +269,13 @@ class _Run:
         wiped, shaken = "accepted" in wiping, IN_DOUBT in wiping
         unsent = frozenset(hour for hour, found in status.items() if not found <= {"accepted", "refused", "unchanged"})
         doubtful = frozenset(touched) - accepted
-        self._remember(
-            lambda sent: settled(self._case(sent), accepted, doubtful, wiped=wiped, shaken=shaken, unsent=unsent)
-        )
+        seen = self.work.seen or not self._live
+
+        def now(sent: SentHours) -> SentHours:
+            case = self._case(sent)
+            return settled(case, accepted, doubtful, wiped=wiped, seen=seen, shaken=shaken, unsent=unsent)
+
+        self._remember(now)
 
     def _remember(self, change: Callable[[SentHours], SentHours]) -> None:
         """Change the record of the month."""
@@ -338,8 +344,7 @@ class _Run:
         if not self.delivery.dry_run and not self._has_turn():
             return
         if self._client.name != self.work.contract:
-            now, then = self._client.name.value, self.work.contract
-            self._end(Outcome.FAILED, f"the bodies are of contract {then!r}, and now {now!r} is spoken", redrop=True)
+            self._other_contract()
             return
         case = self._case()
         verdict = case.judged()
@@ -367,6 +372,10 @@ class _Run:
         while True:
             connection = Connection.model_validate(self.ports.ledger.target(self.delivery.target).content)
             newer = overtaken(self.delivery, self.work, connection.waiting)
+            over = self.ports.ledger.delivery(newer) if newer else None
+            if newer and (over is None or over.outcome.final):  # it was queued twice, and has ended since
+                leave(self.ports, self.delivery.but(id=newer))
+                continue
             if newer and not self.work.decision:
                 self._end(Outcome.SUPERSEDED, f"the newer delivery {newer} replaces the same whole")
                 return False
@@ -415,6 +424,10 @@ class _Run:
         self.work = self.work.model_copy(update={"step": "send"})
         said = f"{there:,} rows were sent before, just so, and are not sent again"
         self._replaced(delivery.warn(said), others, rewriting)
+
+    def _other_contract(self) -> None:
+        now, then = self._client.name.value, self.work.contract
+        self._end(Outcome.FAILED, f"the bodies are of contract {then!r}, and now {now!r} is spoken", redrop=True)
 
     def _asked(self) -> str:
         """Ask the vendor what can be asked without sending anything; return what it says of the rows."""
@@ -495,7 +508,7 @@ class _Run:
         if units:
             said = f"taken for arrived {decision}: {', '.join(f'body {unit.seq}' for unit in units[:20])}"
         owed = any(unit.status == "owed" for unit in delivery.units)
-        self._done(delivery.warn(said), step="send" if owed else "name", unit_costs=costs)
+        self._done(delivery.warn(said), step="send" if owed else "name", unit_costs=costs, seen=not owed)
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
@@ -503,7 +516,7 @@ class _Run:
         """Send the next body, unless it may have been sent already and would count twice."""
         unit = self._owed()
         if unit is None:
-            self._done(step="read" if self._live and self._any_accepted() else "name")
+            self._done(step="read" if self._live and self._any_accepted() else "name", looks=0, watched_s=0.0)
             return
         repeatable = self._live and self._plan(unit).mode is not Mode.APPEND
         intent = f"send {unit.spool_key}"
@@ -658,7 +671,8 @@ class _Run:
         if not self._live:  # there is nothing to ask: what is taken of the halves tells
             self._halve(unit, rows, error)
             return
-        refused = refused_rows(self._client, rows, month_of(self.work.month))
+        in_time = lambda: self.ports.clock.remaining_s() > STEP_NEEDS_S  # noqa: E731 -- a word for it
+        refused = refused_rows(self._client, rows, month_of(self.work.month), in_time)
         if refused is None:
             self._end(Outcome.FAILED, f"more rows are refused than can be told apart: {error}", redrop=True)
         elif refused:
@@ -732,6 +746,9 @@ class _Run:
         unit = next(unit for unit in self.delivery.units if unit.status == IN_DOUBT)
         before = [self._plan(known) for known in self.delivery.units if known.status == "accepted"]
         held = self._held_hours()
+        if held is None or not self._first_in(unit):
+            self._look_later(*self._not_seen(unit))
+            return
         costs = self.work.unit_costs | {unit.spool_key: costs_of(self._client.sent_rows(self._bytes(unit)))}
         # Whatever has a part of an oversized hour has nothing else.
         hour = [money for key, money in costs.items() if self._manifest().bodies[key].hours & self._plan(unit).hours]
@@ -741,21 +758,37 @@ class _Run:
             said = f"the answer to body {unit.seq} was lost; it was read back and has arrived"
             self._done(delivery.but(rows=counted).warn(said), step="send", unit_costs=costs, idempotency_key="")
             return
+        self._look_later(*self._not_seen(unit))
+
+    @staticmethod
+    def _not_seen(unit: Unit) -> tuple[str, str]:
         why = (
             f"nobody knows whether CloudZero has taken body {unit.seq} ({unit.rows:,} rows), which adds to an hour that"
-            " does not fit one body; it is not to be seen"
+            " does not fit one body; it is not to be seen for certain"
         )
-        self._look_later(f"{why}: 'send' sends the whole delivery anew and replaces, 'mark as arrived' goes on", why)
+        return f"{why}: 'send' sends the whole delivery anew and replaces, 'mark as arrived' goes on", why
+
+    def _first_in(self, unit: Unit) -> bool:
+        """Return whether nothing of a body's hours was sent before: what is shown of them can only be this delivery's.
+
+        Reads may lag: a former version that looks alike must not be taken for what was just sent.
+        """
+        hours = self._plan(unit).hours
+        return not self.work.decisions and not any(owner.hours & hours for owner in self._case().sent.owners)
 
     def _read(self) -> None:
         """Read this delivery's hours back, and compare rows and money. Raises Wait while they differ."""
         held = self._held_hours()
+        if held is None:
+            why = "what CloudZero shows of the month cannot be understood: nobody knows whether it holds what was sent"
+            self._look_later(f"{why}: compare there; 'mark as arrived' ends it, 'send' sends everything anew", why)
+            return
         found = difference(self._manifest(), held, whole_month=self.work.whole_month)
         hours = self._manifest().hours
         money = with_read_back(self.delivery.money, [held[hour].costs for hour in hours if hour in held])
         self.delivery = self.delivery.but(money=with_sent(money, self.work.unit_costs.values()))
         if not found:
-            self._done(self.delivery.at("read_back", self._now()), step="name")
+            self._done(self.delivery.at("read_back", self._now()), step="name", seen=True)
             return
         held_up = (
             f"what CloudZero shows is not what it took: {found}. 'send' sends the whole delivery anew and replaces,"
@@ -763,11 +796,16 @@ class _Run:
         )
         self._look_later(held_up, f"what was sent is read back: {found}")
 
-    def _held_hours(self) -> Held:
+    def _held_hours(self) -> Held | None:
+        """Return what the vendor shows of the month; None when that is nothing that can be understood."""
         try:
             return self._client.billing_drop_hours(self.work.connection, month_of(self.work.month))
         except NotFound:  # nothing of the month is there, or not to be seen yet
             return {}
+        except AnswerNotUnderstood as error:
+            self.ports.metrics.count("VendorTrouble")
+            self.delivery = self.delivery.warn(str(error))
+            return None
 
     def _look_later(self, held: str, why: str) -> None:
         """Look again later, because what is read may lag; in the end a person must decide. Raises Wait."""
@@ -793,6 +831,10 @@ class _Run:
         """End with the outcome that the bodies add up to."""
         rows = self.delivery.rows
         self.delivery = self.delivery.but(money=with_sent(self.delivery.money, self.work.unit_costs.values()))
+        own = self._case().sent.of(self.work.key) if self._live and not self.work.whole_month else None
+        left = own.hours - frozenset(self._manifest().hours) if own is not None else frozenset()
+        if left:  # a person has decided so, or CloudZero has refused all that was to replace them
+            self.delivery = self.delivery.warn(f"{named(left)} keep what the former version of this file has sent")
         if not rows.accepted:
             self._end(Outcome.REJECTED, f"CloudZero refused all {rows.rejected:,} rows; mend them and drop them back")
         elif rows.rejected:

@@ -96,6 +96,9 @@ def parse(key: str) -> DropPath:
     _refuse_no_connection(key, root, connection)
     first_day = _month(key, root, connection, month)
     meaning = _meaning(key, f"{root}/billing/{connection}/{month}/", folders, name)
+    if not key.isprintable():  # a line end would be one in the command that a receipt tells a person to type
+        fix = "drop it under a name of letters, digits and spaces"
+        raise InputRefused("the key has characters that cannot be shown", file=key, value=key, fix=fix)
     return DropPath(
         meaning,
         connection,

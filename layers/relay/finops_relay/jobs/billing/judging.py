@@ -100,7 +100,9 @@ class Case:
         """Return what has replaced the delivery before it was sent."""
         for owner in self.sent.owners:
             ours = owner.key in {self.work.key, self.work.adds_to} or owner.whole_month
-            if ours and owner.order > self.delivery.order:
+            # Mended rows belong to what was sent, also where the same was dropped again since, unchanged.
+            order = owner.sent_order if self.work.mends and owner.sent_order else owner.order
+            if ours and order > self.delivery.order:
                 return owner
         return None
 
@@ -118,24 +120,35 @@ class Case:
         """Return the hours that need not be sent, and why a person must decide, if one must."""
         if not self.live:
             return self._beside()
-        if self.work.whole_month:
-            later = [owner for owner in self.sent.owners if owner.order > self.delivery.order]
-            return frozenset(), _older(later, "the month") if later else ""
+        return frozenset(), self._over_month() if self.work.whole_month else self._over_hours()
+
+    def _over_month(self) -> str:
+        """Return why a person must decide whether the month is replaced; empty when nobody must."""
+        later = [owner for owner in self.sent.owners if owner.order > self.delivery.order]
+        if later:
+            return _older(later, "the month")
+        months = [owner for owner in self.sent.owners if owner.whole_month and owner.key != self.work.key]
+        if months and self.work.overlap != "replace":
+            return _overlap(months, months[0].hours, "as the whole month, and would be erased")
+        return ""
+
+    def _over_hours(self) -> str:
+        """Return why a person must decide whether the hours are replaced; empty when nobody must."""
         others = [owner for owner in self.sent.owners if owner.key != self.work.key and owner.hours & self.hours]
         later = [owner for owner in others if owner.order > self.delivery.order]
         if later:
-            return frozenset(), _older(later, "these hours")
+            return _older(later, "these hours")
         if others and self.work.overlap != "replace":
-            return frozenset(), _overlap(others, self.hours, "and would be erased")
+            return _overlap(others, self.hours, "and would be erased")
         own = self.sent.of(self.work.key)
         vanished = own.hours - self.hours if own else frozenset()
         if vanished:
-            return frozenset(), (
+            return (
                 f"this file has no row for {named(vanished)}, which its former version has sent, and CloudZero cannot"
                 " empty an hour: 'send' replaces the other hours and leaves these as they are; to be rid of them, drop"
                 " the complete month under month/"
             )
-        return frozenset(), ""
+        return ""
 
     def _beside(self) -> tuple[frozenset[int], str]:
         """Likewise where drops only append."""
@@ -166,8 +179,10 @@ class Case:
         return already, ""
 
     def _added_to(self, owner: Owner) -> bool:
-        """Return whether the delivery has the mended rows of what *owner* has sent, or of a sibling of them."""
-        return bool(self.work.adds_to) and self.work.adds_to in {owner.key, owner.adds_to}
+        """Return whether the delivery has the mended rows of what *owner* has sent."""
+        if not self.work.adds_to:
+            return False
+        return owner.key == self.work.adds_to or owner.delivery in self.work.mended
 
     def _same(self, owner: Owner) -> Iterable[int]:
         """Yield the hours of which *owner* has sent just the same rows."""
@@ -254,6 +269,7 @@ def settled(  # noqa: PLR0913 -- what was heard of the bodies, in words that a t
     doubtful: frozenset[int],
     *,
     wiped: bool,
+    seen: bool = True,
     shaken: bool = False,
     unsent: frozenset[int] = frozenset(),
 ) -> SentHours:
@@ -264,6 +280,7 @@ def settled(  # noqa: PLR0913 -- what was heard of the bodies, in words that a t
         accepted: hours that were sent whole.
         doubtful: hours of which nobody knows what arrived.
         wiped: a body that replaces the month was accepted.
+        seen: what was accepted was read back, where it can be.
         shaken: a body that replaces the month is in doubt, so that nobody knows what is there of anything else.
         unsent: hours that were to be sent, and were not: what is there of them is not what the manifest says.
     """
@@ -294,6 +311,7 @@ def settled(  # noqa: PLR0913 -- what was heard of the bodies, in words that a t
         adds_to=case.work.adds_to,
         delivery=case.delivery.id,
         order=case.delivery.order,
+        sent_order=case.delivery.order,
         fingerprint=case.delivery.fingerprint,
         whole_month=case.work.whole_month,
         manifest=case.work.manifest,
@@ -302,7 +320,7 @@ def settled(  # noqa: PLR0913 -- what was heard of the bodies, in words that a t
         bytes=sum(size for _, size in counts),
         left_runs=runs_of(stale),
         extras=tuple((hour, *count) for hour, count in sorted(extras.items())),
-        intact=case.hours <= hours - stale - unlike and not case.work.removed,
+        intact=seen and case.hours <= hours - stale - unlike and not case.work.removed,
         doubt=bool(doubtful) or doubt_left,
         doubt_left=doubt_left,
         unlike_runs=runs_of(unlike),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -209,7 +209,7 @@ class _Sums:
 
     def __init__(self) -> None:
         self._rows: Counter[int] = Counter()
-        self._sums: defaultdict[tuple[int, ...], defaultdict[int, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
+        self._sums: dict[tuple[int, ...], dict[int, Decimal]] = {}
 
     def add(self, hours: Sequence[int], money: Sequence[Amounts | None]) -> None:
         """Take the hours of some rows, and their money by column."""
@@ -221,7 +221,7 @@ class _Sums:
             for places in alike.values():
                 amounts = money[places[0]]
                 if amounts is not None and any(amounts.texts):
-                    _add(self._sums[tuple(places)], hours, amounts)
+                    _add(self._sums.setdefault(tuple(places), {}), hours, amounts)
 
     def by_hour(self) -> dict[int, HourTotals]:
         """What every hour has come to, in order."""
@@ -233,15 +233,16 @@ class _Sums:
         return tuple(_sum(total for places, total in held if place in places) for place in range(len(COSTS)))
 
 
-def _add(sums: defaultdict[int, Decimal], hours: Sequence[int], amounts: Amounts) -> None:
+def _add(sums: dict[int, Decimal], hours: Sequence[int], amounts: Amounts) -> None:
     """Add the amounts that are there to the *sums* of their *hours*."""
-    if all(amounts.texts):
-        for hour, value in zip(hours, cast("Sequence[Decimal]", amounts.values), strict=True):
+    values = amounts.values
+    if not all(amounts.texts):
+        hours, values = list(compress(hours, amounts.texts)), list(compress(values, amounts.texts))
+    for hour, value in zip(hours, cast("Sequence[Decimal]", values), strict=True):
+        if hour in sums:
             sums[hour] += value
-        return
-    for hour, found in zip(hours, amounts.values, strict=True):
-        if found is not None:
-            sums[hour] += found
+        else:
+            sums[hour] = value
 
 
 def _sum(values: Iterable[Decimal | None]) -> Decimal | None:

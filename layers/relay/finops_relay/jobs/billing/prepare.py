@@ -17,7 +17,7 @@ from finops_relay.delivery.ports import Ports
 from finops_relay.delivery.receipt import ColumnMoney, Money, Rows, Unit, rejected_key
 from finops_relay.delivery.telling import conclude, write_receipt
 from finops_relay.delivery.waits import Waits
-from finops_relay.errors import InputRefused, LedgerConflict, SourceChanged, SourceGone
+from finops_relay.errors import InputRefused, LedgerConflict, ShortRead, SourceChanged, SourceForbidden, SourceGone
 from finops_relay.formats.archives import Budget, Ceilings
 from finops_relay.formats.cost_files import CostFileReader, open_cost_file, readable_cost
 from finops_relay.formats.cost_rows import COST
@@ -35,11 +35,11 @@ from finops_relay.jobs.billing.remembered import KIND, BodyPlan, Hour, Manifest,
 from finops_relay.jobs.billing.state import manifest_key, put_manifest
 from finops_relay.jobs.config import in_force
 from finops_relay.jobs.contract import Tenant, ask, known_contract
-from finops_relay.jobs.opening import Opened, heard, opened, read_to_its_end, rejected, waiting
+from finops_relay.jobs.opening import MAX_WAITS, Opened, heard, opened, read_to_its_end, rejected, waiting
 from finops_relay.jobs.pinning import pinned, pinned_parts
 from finops_relay.jobs.release import second_group
 
-MAX_PARTS = 1_000
+MAX_PARTS = 200
 TIME_LEFT_S = 20.0
 """Kept to write the receipt of a file that does not fit into one invocation."""
 NOUN = "file of costs"
@@ -132,7 +132,9 @@ def _named(delivery: Delivery, ports: Ports) -> Delivery:
     run = _Preparation(ports, Defaults(), Waits(), Tenant(""), drop_path.parse(version.key), version, delivery)
     try:
         delivery = run.rejects_with(refusals)
-    except (SourceGone, SourceChanged, InputRefused) as error:
+    except (SourceGone, SourceChanged, InputRefused, SourceForbidden, ShortRead) as error:
+        if isinstance(error, SourceForbidden | ShortRead) and delivery.waits < MAX_WAITS:
+            raise
         for row in work.removed:
             _, line = Packing.origin_of(row.origin)
             delivery = delivery.warn(f"line {line}: CloudZero refused the row: {row.words}")
@@ -266,12 +268,14 @@ class _Preparation:
         base = self._pinned(found.base)
         work = Work.model_validate(delivery.work)
         key = drop_path.for_real(found.base.source.key)
-        update = {"mends": found.original.id, "key": key}
+        update: dict[str, object] = {"key": key}
         only = None
         if work.contract == ContractName.OPENAPI:
             only = self._only_these(found)
         if only is not None:
-            update = {"mends": found.original.id, "adds_to": key}
+            update = {"adds_to": key}
+        former = Work.model_validate(found.original.work).mended
+        update |= {"mends": found.original.id, "mended": (found.original.id, *former)}
         # As old as what it mends: a newer version of it is not replaced by an older one with mended rows.
         order = f"{found.original.order}+{order_of(self.source)}"
         delivery = delivery.but(order=order, work=work.model_copy(update=update).model_dump(mode="json"))

@@ -107,6 +107,8 @@ class Work(Frozen):
     overlap: str = "hold"
     mends: str = ""
     """The delivery whose rejected rows this one mends."""
+    mended: tuple[str, ...] = ()
+    """That one, those that it mends itself, and so on."""
     manifest: str = ""
     """Its key in the drops bucket."""
     step: str = "check"
@@ -130,6 +132,8 @@ class Work(Frozen):
     """How many of them stand in the file of rejected rows."""
     retried: str = ""
     """The body that was refused although each of its rows is good, and is sent once more."""
+    seen: bool = False
+    """Whether what was sent was read back, or a person has said that it arrived (`live`)."""
     looks: int = 0
     watched_s: float = 0.0
     """Seconds waited between looks at what arrived."""
@@ -168,6 +172,8 @@ class Owner(Frozen):
     delivery: str
     """That sent it last."""
     order: str
+    sent_order: str = ""
+    """Of the delivery that sent it; `order` is newer where the same was dropped again, unchanged."""
     fingerprint: str
     whole_month: bool = False
     manifest: str
