@@ -127,6 +127,7 @@ def ours(file: Path, endpoint: str, spool: Any = None) -> Read:  # noqa: ANN401 
 
 
 def s3_client(endpoint: str) -> Any:  # noqa: ANN401 -- botocore makes its clients at run time
+    """Return a client of the store at *endpoint*."""
     import boto3  # noqa: PLC0415 -- the floor runs without it
     from botocore.config import Config  # noqa: PLC0415 -- as above
 

@@ -48,7 +48,7 @@ from pydantic import ValidationError
 
 from local.standins.cloudzero import CONNECTION
 from tests.unit.cloudzero.conftest import Tenant
-from tests.unit.cloudzero.wires import ONE_TRY, answer, client, nobody, vendor
+from tests.unit.cloudzero.wires import KEY, ONE_TRY, answer, client, nobody, vendor
 
 FEB = datetime(2026, 2, 1, tzinfo=UTC)
 FEBRUARY, MARCH = date(2026, 2, 1), date(2026, 3, 1)
@@ -1082,3 +1082,16 @@ def test_the_format_has_the_same_columns_and_the_body_the_same_limit_wherever_th
     assert set(cost_rows.CBF_COLUMNS) == CBF_COLUMNS | {"time/usage_start", "cost/cost"}
     assert cost_rows.COSTS == COST_COLUMNS
     assert packer.MAX_BODY_BYTES == MAX_BODY_BYTES
+
+
+def test_what_is_said_of_a_body_or_a_drop_holds_no_key_and_is_short() -> None:
+    """Row 29: it goes into receipts and files of rejected rows, whatever the vendor echoes."""
+    echo = f"Authorization: {KEY} is not a number" + "x" * 10_000
+    wire = vendor(answer({"connection": {"is_valid": False, "errors": [echo] * 500}}))
+    check = client("live", wire).validate_billing_drop(drop(row()))
+    assert len(check.errors) == 100
+    assert all(KEY not in error and len(error) < 1_000 for error in check.errors)
+    wire = vendor(answer({"connection": {"drop_id": echo, "month": echo, "row_count": 1}}))
+    told = client("live", wire).create_billing_drop(CONNECTION, drop(row()))
+    assert KEY not in told.drop_id + told.month
+    assert len(told.drop_id) < 1_000

@@ -154,7 +154,7 @@ class CostColumns:
         return columns
 
     def as_json(self) -> list[bytes]:
-        """Each row of :meth:`by_row` as a JSON object in one line, without making the rows: in a third of the time.
+        """Each row of :meth:`by_row` as a JSON object in one line, without making the rows: in half of the time.
 
         What stands before the cells and the cells themselves are laid out row by row, then joined all at once.
         """

@@ -66,6 +66,7 @@ from finops_relay.errors import AnswerNotUnderstood, InputRefused, VendorError
 from finops_relay.http.answers import Answer
 from finops_relay.http.client import encoded
 from finops_relay.http.pages import Next, pages
+from finops_relay.http.redact import one_line
 
 Made = TypeVar("Made")
 
@@ -88,6 +89,8 @@ MAX_DIGITS = 15
 """Significant digits of a telemetry value."""
 MAX_RECORDS = 1000
 """That one reading of telemetry gives."""
+MAX_ERRORS = 100
+"""Complaints about one body that are passed on."""
 MAX_MONTH_BYTES = 150_000_000
 """Of a month that is read back: a stream holds 70 MB of bodies a month, and an answer may be wordier."""
 
@@ -345,7 +348,9 @@ class LiveCloudZero(CloudZero):
     def validate_billing_drop(self, drop: BillingDrop | bytes) -> DropCheck:
         body = drop if isinstance(drop, bytes) else self.drop_body(drop)
         answer = self._write("POST", VALIDATE, body=fitting(body, "POST", VALIDATE), safe=True)
-        return answer.fitted(DropCheck, answer.under("connection"))
+        check = answer.fitted(DropCheck, answer.under("connection"))
+        said = tuple(one_line(error, *answer.secrets) for error in check.errors[:MAX_ERRORS])
+        return check.model_copy(update={"errors": said})
 
     @classmethod
     @override
@@ -452,7 +457,11 @@ def _told(answer: Answer) -> dict[str, Any]:
         found = _object(_object(answer.json()).get("connection"))
     except AnswerNotUnderstood:
         return {}
-    told: dict[str, Any] = {name: found[name] for name in ("drop_id", "month") if isinstance(found.get(name), str)}
+    told: dict[str, Any] = {
+        name: one_line(found[name], *answer.secrets)
+        for name in ("drop_id", "month")
+        if isinstance(found.get(name), str)
+    }
     count = found.get("row_count")
     return {**told, "row_count": count} if isinstance(count, int) and not isinstance(count, bool) else told
 

@@ -96,6 +96,7 @@ def parse(key: str) -> DropPath:
     _refuse_no_connection(key, root, connection)
     first_day = _month(key, root, connection, month)
     meaning = _meaning(key, f"{root}/billing/{connection}/{month}/", folders, name)
+    mends = mended_delivery(key) if meaning is Meaning.MENDED else ""
     if not key.isprintable():  # a line end would be one in the command that a receipt tells a person to type
         fix = "drop it under a name of letters, digits and spaces"
         raise InputRefused("the key has characters that cannot be shown", file=key, value=key, fix=fix)
@@ -106,7 +107,7 @@ def parse(key: str) -> DropPath:
         whole_month=folders[:1] == [MONTH],
         dry_run=root == "plan",
         folder=f"{folder}/",
-        mends=mended_delivery(key) if meaning is Meaning.MENDED else "",
+        mends=mends,
     )
 
 
