@@ -12,6 +12,7 @@ import pytest
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.receipt import Source, Unit
 from finops_relay.jobs.billing.judging import (
+    MAX_KEYS,
     Answer,
     Case,
     Verdict,
@@ -158,6 +159,18 @@ def test_what_a_person_had_sent_is_unchanged_when_it_is_dropped_again(contract: 
     assert month.case(content).judged().answer is Answer.HELD
     month.send(month.case(content, decision="send"))
     assert month.case(content).judged().answer is Answer.UNCHANGED
+
+
+@BOTH
+def test_a_month_of_more_keys_than_can_be_remembered_is_refused_before_anything_is_sent(contract: str) -> None:
+    month = Month(contract)
+    month.sends({1: "a"}, "0")
+    one = month.sent.owners[0]
+    month.sent = SentHours(owners=tuple(one.model_copy(update={"key": str(key)}) for key in range(MAX_KEYS)))
+    verdict = month.case({9: "b"}, "new").judged()
+    assert verdict.answer is Answer.REJECTED
+    assert "drop fewer and larger files" in verdict.why
+    assert month.case({1: "a", 2: "b"}, "7", overlap="replace").judged().answer is Answer.SEND
 
 
 def test_the_month_of_another_key_is_held_unless_files_may_overlap() -> None:

@@ -27,6 +27,8 @@ from finops_relay.jobs.billing.remembered import (
 )
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MAX_KEYS = 2_500
+"""Keys of a connection's month that the ledger remembers: some 300 KB of the 400 KB that an item holds."""
 _RUNS_NAMED = 5
 """Runs of hours that a reason names."""
 
@@ -91,7 +93,7 @@ class Case:
             return Verdict(Answer.HELD, "; and ".join(holds))
         if already and already == self.hours:
             return Verdict(Answer.UNCHANGED, "CloudZero was sent exactly this content before", already)
-        over = self._over_limit(already)
+        over = self._too_many_keys() or self._over_limit(already)
         if over:
             return Verdict(Answer.REJECTED, over)
         return Verdict(Answer.SEND, already=already)
@@ -190,6 +192,15 @@ class Case:
         for hour in owner.hours & self.hours - owner.unlike:
             if hour in theirs and theirs[hour].sha256 == self.manifest.hours[hour].sha256:
                 yield hour
+
+    def _too_many_keys(self) -> str:
+        """Return why nothing more can be remembered of the month; empty when it can."""
+        if len(self.sent.owners) < MAX_KEYS or self.sent.of(self.work.key) is not None:
+            return ""
+        return (
+            f"{self.work.month} has files of {len(self.sent.owners):,} keys already, and no more can be told apart;"
+            " nothing was sent; fix: drop fewer and larger files, or new versions under the same key"
+        )
 
     def _over_limit(self, already: frozenset[int]) -> str:
         """Return why the month would hold more than it may; empty when it would not."""

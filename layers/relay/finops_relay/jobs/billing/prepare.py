@@ -446,7 +446,10 @@ class _Preparation:
         return f"billing/{self.delivery.id}/{seq:04d}.json"
 
     def _release(self) -> None:
-        """Let what was written to the spool expire."""
+        """Let what was written to the spool expire, unless another run has prepared the same under the same names."""
+        known = self.ports.ledger.delivery(self.delivery.id)
+        if known is not None and known.stage != "preparing":
+            return
         for key in self.written:
             self.ports.spool.release(key)
         self.written.clear()
