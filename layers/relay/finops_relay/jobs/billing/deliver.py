@@ -269,7 +269,7 @@ class _Run:
         wiped, shaken = "accepted" in wiping, IN_DOUBT in wiping
         unsent = frozenset(hour for hour, found in status.items() if not found <= {"accepted", "refused", "unchanged"})
         doubtful = frozenset(touched) - accepted
-        seen = self.work.seen or not self._live
+        seen = self.work.seen or not self.work.live
 
         def now(sent: SentHours) -> SentHours:
             case = self._case(sent)
@@ -291,10 +291,6 @@ class _Run:
     @cached_property
     def _client(self) -> CloudZero:
         return self.vendor()
-
-    @property
-    def _live(self) -> bool:
-        return self._case(SentHours()).live
 
     def _manifest(self, key: str = "") -> Manifest:
         """Return a manifest; this delivery's own where none is named. Raises SourceGone, ShortRead."""
@@ -431,7 +427,7 @@ class _Run:
 
     def _asked(self) -> str:
         """Ask the vendor what can be asked without sending anything; return what it says of the rows."""
-        if not self._live:
+        if not self.work.live:
             self._client.dimensions()  # is the key good?
             return ""
         self._client.billing_drops(self.work.connection)
@@ -481,7 +477,7 @@ class _Run:
     def _sent_again(self, doubtful: list[Unit], *, begun: bool) -> None:
         """Send: under `live` all from the beginning, for it replaces; under `openapi` what is in doubt and the rest."""
         delivery, work = self.delivery, self.work
-        if begun and self._live:
+        if begun and self.work.live:
             accepted = sum(unit.rows for unit in delivery.units if unit.status == "accepted")
             units = tuple(
                 unit.model_copy(update={"status": "owed"}) if unit.status in {"accepted", IN_DOUBT} else unit
@@ -489,7 +485,7 @@ class _Run:
             )
             delivery = delivery.but(units=units, rows=moved(delivery.rows, accepted=True, count=-accepted))
             work = work.model_copy(update={"unit_costs": {}})
-        for unit in doubtful if begun and not self._live else ():
+        for unit in doubtful if begun and not self.work.live else ():
             delivery = self._with_unit(unit.model_copy(update={"status": "owed"}), delivery)
         step = "send" if begun else "check"
         self._done(delivery, **{**dict(work), "step": step, "looks": 0, "watched_s": 0.0, "idempotency_key": ""})
@@ -500,8 +496,7 @@ class _Run:
         delivery, costs = self.delivery, dict(self.work.unit_costs)
         units = doubtful if begun else [unit for unit in delivery.units if unit.status == "owed"]
         for unit in units:
-            rows = self._client.sent_rows(self._bytes(unit))
-            costs[unit.spool_key] = costs_of(rows)
+            costs[unit.spool_key] = self._loaded(unit).costs
             delivery = self._with_unit(unit.model_copy(update={"status": "accepted"}), delivery)
             delivery = delivery.but(rows=moved(delivery.rows, accepted=True, count=unit.rows))
         said = f"the difference on reading back was accepted {decision}"
@@ -516,16 +511,16 @@ class _Run:
         """Send the next body, unless it may have been sent already and would count twice."""
         unit = self._owed()
         if unit is None:
-            self._done(step="read" if self._live and self._any_accepted() else "name", looks=0, watched_s=0.0)
+            self._done(step="read" if self.work.live and self._any_accepted() else "name", looks=0, watched_s=0.0)
             return
-        repeatable = self._live and self._plan(unit).mode is not Mode.APPEND
+        repeatable = self.work.live and self._plan(unit).mode is not Mode.APPEND
         intent = f"send {unit.spool_key}"
         again = self.delivery.intent == intent
         if again and not repeatable:
             self._unknown(unit, "the function ended before it heard the answer")
             return
         loaded = self.ahead.take(unit)
-        keys = IdempotencyKeys(self.work.idempotency_key if again else "") if self._live else None
+        keys = IdempotencyKeys(self.work.idempotency_key if again else "") if self.work.live else None
         trying = unit.model_copy(update={"attempts": unit.attempts + 1})
         perhaps = {*self.work.perhaps, *(self._plan(unit).hours if again else ())}
         self._save(
@@ -581,7 +576,7 @@ class _Run:
         """A body that adds may have arrived: look where the contract allows it, else leave it to a person."""
         self.ports.metrics.count("VendorTrouble")
         delivery = self._doubted(unit)
-        if self._live:
+        if self.work.live:
             self._save(delivery.but(intent="", reason=clip(why, MAX_REASON)), step="look", looks=0, watched_s=0.0)
             return
         self.delivery = delivery  # saved with its hold only: until then the intent says that nobody knows
@@ -654,7 +649,7 @@ class _Run:
             self._end(Outcome.FAILED, f"bodies are refused again and again: {error}", redrop=True)
             return
         with self._rewriting() as rewriting:
-            halves = rewriting.halves(unit, rows, live=self._live)
+            halves = rewriting.halves(unit, rows, live=self.work.live)
         delivery = self.delivery.warn(f"a body was refused whole and is sent in parts: {error}")
         self._replaced(delivery, {unit.spool_key: halves}, rewriting)
 
@@ -668,7 +663,7 @@ class _Run:
                 return
             self._remove(unit, rows, {0: error.call.detail or str(error)})
             return
-        if not self._live:  # there is nothing to ask: what is taken of the halves tells
+        if not self.work.live:  # there is nothing to ask: what is taken of the halves tells
             self._halve(unit, rows, error)
             return
         in_time = lambda: self.ports.clock.remaining_s() > STEP_NEEDS_S  # noqa: E731 -- a word for it
@@ -705,7 +700,7 @@ class _Run:
 
     def _heir(self, unit: Unit, mode: Mode) -> Unit | None:
         """Return the body that has to wipe what *unit* would have wiped, now that no row of it is sent."""
-        if not self._live or mode is Mode.APPEND:
+        if not self.work.live or mode is Mode.APPEND:
             return None
         hours = self._plan(unit).hours
         for other in self.delivery.units:
@@ -749,7 +744,7 @@ class _Run:
         if held is None or not self._first_in(unit):
             self._look_later(*self._not_seen(unit))
             return
-        costs = self.work.unit_costs | {unit.spool_key: costs_of(self._client.sent_rows(self._bytes(unit)))}
+        costs = self.work.unit_costs | {unit.spool_key: self._loaded(unit).costs}
         # Whatever has a part of an oversized hour has nothing else.
         hour = [money for key, money in costs.items() if self._manifest().bodies[key].hours & self._plan(unit).hours]
         if part_arrived(self._plan(unit), before, total(hour), held):
@@ -830,8 +825,7 @@ class _Run:
     def _finish(self) -> None:
         """End with the outcome that the bodies add up to."""
         rows = self.delivery.rows
-        self.delivery = self.delivery.but(money=with_sent(self.delivery.money, self.work.unit_costs.values()))
-        own = self._case().sent.of(self.work.key) if self._live and not self.work.whole_month else None
+        own = self._case().sent.of(self.work.key) if self.work.live and not self.work.whole_month else None
         left = own.hours - frozenset(self._manifest().hours) if own is not None else frozenset()
         if left:  # a person has decided so, or CloudZero has refused all that was to replace them
             self.delivery = self.delivery.warn(f"{named(left)} keep what the former version of this file has sent")

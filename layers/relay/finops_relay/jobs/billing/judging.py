@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 
-from finops_relay.cloudzero.records import ContractName
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.jobs.billing.remembered import (
     MONTH_BYTES,
@@ -78,7 +77,7 @@ class Case:
     @property
     def live(self) -> bool:
         """Whether the vendor can replace."""
-        return self.work.contract == ContractName.LIVE
+        return self.work.live
 
     def judged(self) -> Verdict:
         """Return what is to be done."""

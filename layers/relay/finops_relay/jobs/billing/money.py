@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from decimal import Context, Decimal, localcontext
+from decimal import Decimal, localcontext
 
 from finops_relay.delivery.receipt import ColumnMoney, Money, Rows
+from finops_relay.formats.cost_cells import SUM_CONTEXT
 from finops_relay.formats.cost_rows import COST, COSTS
 from finops_relay.jobs.billing.remembered import NO_COSTS, Costs
-
-EXACT = Context(prec=100)
-"""Exact for amounts of 30 digits on either side of the point, and any number of rows."""
 
 
 def total(costs: Iterable[Costs]) -> Costs:
@@ -20,13 +18,13 @@ def total(costs: Iterable[Costs]) -> Costs:
 
 def _sum(amounts: Iterable[Decimal | None]) -> Decimal | None:
     found = [amount for amount in amounts if amount is not None]
-    with localcontext(EXACT):
+    with localcontext(SUM_CONTEXT):
         return sum(found, Decimal(0)) if found else None
 
 
 def less(one: Costs, other: Costs) -> Costs:
     """Return *one* without *other*."""
-    with localcontext(EXACT):
+    with localcontext(SUM_CONTEXT):
         return tuple(None if mine is None else mine - (gone or 0) for mine, gone in zip(one, other, strict=True))
 
 
@@ -49,7 +47,7 @@ def rest_rejected(money: Money) -> Money:
     """Return *money* where no further row is to be sent."""
     if money.in_ is None:
         return money
-    with localcontext(EXACT):
+    with localcontext(SUM_CONTEXT):
         return money.model_copy(update={"rejected": money.in_ - (money.sent or 0)})
 
 
@@ -66,7 +64,7 @@ def _with(money: Money, name: str, sums: Sequence[Decimal | None]) -> Money:
 def _column(column: ColumnMoney) -> ColumnMoney:
     if column.sent is None or column.read_back is None:
         return column.model_copy(update={"difference": None})
-    with localcontext(EXACT):
+    with localcontext(SUM_CONTEXT):
         return column.model_copy(update={"difference": column.read_back - column.sent})
 
 

@@ -24,6 +24,8 @@ from finops_relay.formats.cost_files import CostFileReader
 from finops_relay.formats.cost_rows import COST, COSTS, START, CostBatch
 from finops_relay.formats.csv_rows import Readable
 from finops_relay.formats.rejected_rows import RejectedRow
+from finops_relay.jobs.billing.money import total
+from finops_relay.jobs.billing.remembered import NO_COSTS, Costs
 
 if TYPE_CHECKING:
     from finops_relay.cloudzero.client import CloudZero  # loads httpx, which the first message does
@@ -42,16 +44,13 @@ _PROBE = {START: "2026-02-01T00:00:00Z", COST: "1.0", "resource/service": '"'}
 A test holds the two ways to the same bytes.
 """
 
-Costs = tuple[Decimal | None, ...]
-"""US dollars in the order of ``COSTS``; None where no row had the column, which is not zero."""
-
 
 @dataclass(frozen=True)
 class HourTotals:
     """What was packed of one hour."""
 
     rows: int = 0
-    costs: Costs = (None,) * len(COSTS)
+    costs: Costs = NO_COSTS
 
 
 class Packing:
@@ -121,10 +120,8 @@ class Packing:
     @property
     def totals(self) -> Mapping[str, Decimal]:
         """The sum of each column of money that any row had."""
-        columns = zip(*(hour.costs for hour in self.hours.values()), strict=True)
-        with localcontext(SUM_CONTEXT):
-            sums = {name: _sum(column) for name, column in zip(COSTS, columns, strict=False)}
-        return {name: total for name, total in sums.items() if total is not None}
+        sums = zip(COSTS, total(hour.costs for hour in self.hours.values()), strict=True)
+        return {name: amount for name, amount in sums if amount is not None}
 
     @property
     def duplicates(self) -> Duplicates:
@@ -230,7 +227,7 @@ class _Sums:
 
     def _costs(self, hour: int) -> Costs:
         held = [(places, sums[hour]) for places, sums in self._sums.items() if hour in sums]
-        return tuple(_sum(total for places, total in held if place in places) for place in range(len(COSTS)))
+        return tuple(_sum(amount for places, amount in held if place in places) for place in range(len(COSTS)))
 
 
 def _add(sums: dict[int, Decimal], hours: Sequence[int], amounts: Amounts) -> None:

@@ -19,6 +19,7 @@ from finops_relay.delivery.telling import conclude, write_receipt
 from finops_relay.delivery.waits import Waits
 from finops_relay.errors import InputRefused, LedgerConflict, ShortRead, SourceChanged, SourceForbidden, SourceGone
 from finops_relay.formats.archives import Budget, Ceilings
+from finops_relay.formats.cost_cells import SUM_CONTEXT
 from finops_relay.formats.cost_files import CostFileReader, open_cost_file, readable_cost
 from finops_relay.formats.cost_rows import COST
 from finops_relay.formats.rejected_rows import RejectedFile, RejectedRow, read_mended
@@ -29,7 +30,7 @@ from finops_relay.jobs.billing.bodies import origins_key
 from finops_relay.jobs.billing.connections import behind, enter
 from finops_relay.jobs.billing.drop_path import DropPath, Meaning
 from finops_relay.jobs.billing.judging import over_limit
-from finops_relay.jobs.billing.money import EXACT, rest_rejected
+from finops_relay.jobs.billing.money import rest_rejected
 from finops_relay.jobs.billing.packing import Packing
 from finops_relay.jobs.billing.remembered import KIND, BodyPlan, Hour, Manifest, Work, target_name
 from finops_relay.jobs.billing.state import manifest_key, put_manifest
@@ -167,7 +168,7 @@ class _Tally:
         """Add what a rejected row would have cost."""
         cost = readable_cost(form, row)
         if cost is not None:
-            with localcontext(EXACT):
+            with localcontext(SUM_CONTEXT):
                 self.rejected_cost = (self.rejected_cost or Decimal(0)) + cost
 
 
@@ -422,13 +423,13 @@ class _Preparation:
                 plans[key] = BodyPlan(mode=body.mode, rows=tuple((piece.hour, piece.rows) for piece in body.pieces))
                 for piece in body.pieces:
                     pieces.setdefault(piece.hour, []).append((piece.rows, piece.length + 1, piece.sha256))
-        work = self._work()
+        work, totals = self._work(), packing.hours
         hours = {
             hour: Hour(
                 rows=sum(rows for rows, _, _ in parts),
                 bytes=sum(size for _, size, _ in parts),
                 sha256=parts[0][2] if len(parts) == 1 else digest(*(hashed for _, _, hashed in parts)),
-                costs=packing.hours[hour].costs,
+                costs=totals[hour].costs,
             )
             for hour, parts in pieces.items()
         }
@@ -479,7 +480,7 @@ def _money(packing: Packing, tally: _Tally) -> Money:
     """Return the money that came in: of good rows, and of those rejected ones whose amount could be read."""
     columns = dict(packing.totals)
     if tally.rejected_cost is not None:
-        with localcontext(EXACT):
+        with localcontext(SUM_CONTEXT):
             columns[COST] = columns.get(COST, Decimal(0)) + tally.rejected_cost
     by_column = {name: ColumnMoney(in_=amount) for name, amount in columns.items()}
     return Money(in_=columns.get(COST), rejected=tally.rejected_cost, by_column=by_column)

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal, localcontext
 from typing import Protocol
 
+from finops_relay.formats.cost_cells import SUM_CONTEXT
 from finops_relay.formats.cost_rows import COST, COSTS
 from finops_relay.jobs.billing.judging import named
-from finops_relay.jobs.billing.money import EXACT, total
+from finops_relay.jobs.billing.money import total
 from finops_relay.jobs.billing.remembered import BodyPlan, Costs, Hour, Manifest
 
 CENT = Decimal("0.005")
@@ -74,7 +75,7 @@ def _same(sent: Hour, shown: Shown | None) -> bool:
 
 def _to_the_cent(sent: Costs, shown: Costs) -> bool:
     """Compare the columns that were sent; what the vendor fills in for the others is its own."""
-    with localcontext(EXACT):
+    with localcontext(SUM_CONTEXT):
         return all(mine is None or abs(mine - (theirs or 0)) < CENT for mine, theirs in zip(sent, shown, strict=True))
 
 

@@ -9,6 +9,7 @@ from itertools import groupby
 
 from pydantic import Field
 
+from finops_relay.cloudzero.records import ContractName
 from finops_relay.delivery.packer import Mode
 from finops_relay.delivery.receipt import Frozen
 
@@ -137,6 +138,11 @@ class Work(Frozen):
     looks: int = 0
     watched_s: float = 0.0
     """Seconds waited between looks at what arrived."""
+
+    @property
+    def live(self) -> bool:
+        """Whether the vendor can replace, and shows what it has."""
+        return self.contract == ContractName.LIVE
 
 
 class Waiting(Frozen):

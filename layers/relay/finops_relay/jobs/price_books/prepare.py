@@ -15,17 +15,13 @@ from finops_relay.delivery.defaults import Defaults
 from finops_relay.delivery.identity import ObjectVersion, digest
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Ports, SpoolWriter
-from finops_relay.delivery.receipt import Outcome, Rows, Unit, rejected_key
-from finops_relay.delivery.telling import conclude, quarantine_delivery, write_receipt
+from finops_relay.delivery.receipt import Rows, Unit, rejected_key
+from finops_relay.delivery.telling import conclude, write_receipt
 from finops_relay.delivery.waits import Waits
 from finops_relay.errors import (
     ConfigRefused,
     InputRefused,
     LedgerConflict,
-    ShortRead,
-    SourceChanged,
-    SourceForbidden,
-    SourceGone,
 )
 from finops_relay.formats.archives import Budget, Ceilings, Member, csv_members
 from finops_relay.formats.price_sheets import MemberCounts, PriceBookReader, Provider, SheetRules
@@ -33,7 +29,7 @@ from finops_relay.formats.rejected_rows import RejectedFile
 from finops_relay.formats.source_hash import HashedSource
 from finops_relay.jobs import mended
 from finops_relay.jobs.config import Effective, in_force
-from finops_relay.jobs.opening import MAX_WAITS, Opened, change_target, heard, opened, waiting
+from finops_relay.jobs.opening import Opened, change_target, heard, opened, read_to_its_end, rejected
 from finops_relay.jobs.pinning import Listed, listed, pin, pinned_parts
 from finops_relay.jobs.price_books import drop_path
 from finops_relay.jobs.price_books.drop_path import DropPath, Meaning
@@ -89,7 +85,14 @@ def prepare(source: ObjectVersion, ports: Ports, defaults: Defaults, waits: Wait
     with heard(ports, found.delivery.id, waits):
         if found.delivery.stage == "prepared":
             return hand_over(ports, found.delivery)
-        return _ended(_Preparation(ports, defaults, path, source, found.delivery), refusal, waits)
+        run = _Preparation(ports, defaults, path, source, found.delivery)
+
+        def story() -> Delivery:
+            if refusal is not None:
+                raise refusal
+            return hand_over(ports, run.prepared())
+
+        return read_to_its_end(ports, source, waits, lambda: run.delivery, story)
 
 
 def _understood(key: str) -> tuple[DropPath, InputRefused | None]:
@@ -98,25 +101,6 @@ def _understood(key: str) -> tuple[DropPath, InputRefused | None]:
         return drop_path.parse(key), None
     except InputRefused as error:
         return DropPath(Meaning.BOOK, dry_run=key.startswith("plan/")), error
-
-
-def _ended(run: _Preparation, refusal: InputRefused | None, waits: Waits) -> Delivery:
-    """Run a preparation to the queue, or to the end that its trouble leads to. Raises Wait."""
-    ports = run.ports
-    try:
-        if refusal is not None:
-            raise refusal
-        return hand_over(ports, run.prepared())
-    except InputRefused as error:
-        return conclude(ports, _rejected(run.delivery, str(error), ports))
-    except SourceChanged as error:
-        return conclude(ports, run.delivery.ended(Outcome.SUPERSEDED, ports.clock.now(), str(error)))
-    except SourceGone as error:
-        return quarantine_delivery(ports, run.delivery, str(error), run.source)
-    except (SourceForbidden, ShortRead) as error:
-        if run.delivery.waits >= MAX_WAITS:
-            return quarantine_delivery(ports, run.delivery, str(error), run.source)
-        raise waiting(ports, run.delivery, waits.after(run.delivery.waits), str(error)) from error
 
 
 def hand_over(ports: Ports, delivery: Delivery) -> Delivery:
@@ -139,12 +123,6 @@ def hand_over(ports: Ports, delivery: Delivery) -> Delivery:
         return ports.ledger.save(delivery.but(stage="queued").at("queued", ports.clock.now()))
     except LedgerConflict:  # the vendor's function was faster, and has saved what it did
         return delivery
-
-
-def _rejected(delivery: Delivery, reason: str, ports: Ports, next_command: str = "") -> Delivery:
-    if delivery.dry_run:
-        delivery = delivery.but(plan={"verdict": "would_be_rejected", "why": reason, "steps": []})
-    return delivery.ended(Outcome.REJECTED, ports.clock.now(), reason, next_command)
 
 
 @dataclass
@@ -462,7 +440,7 @@ class _Preparation:
         if refusal:
             self._release(tally)
             delivery = delivery.but(rows=tally.rows(refused=True))
-            return conclude(self.ports, _rejected(delivery, refusal, self.ports, delivery.next_command))
+            return conclude(self.ports, rejected(self.ports, delivery, refusal, delivery.next_command))
         work = Work.model_validate(delivery.work).model_copy(update={"currency": reader.currency or ""})
         return self.ports.ledger.save(
             delivery.but(
