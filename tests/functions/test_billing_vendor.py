@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 from finops_relay.cloudzero.idempotency import HEADER
-from finops_relay.delivery.ledger import MAX_ATTEMPTS, Delivery
+from finops_relay.delivery.identity import second_group
+from finops_relay.delivery.ledger import MAX_ATTEMPTS, Delivery, Record
 from finops_relay.errors import LedgerConflict, Wait
 from finops_relay.http.client import Timeouts
 from finops_relay.jobs.billing.deliver import ReadBack
@@ -744,6 +745,19 @@ def test_two_runs_of_one_delivery_at_once_cannot_both_go_on(w: Billing) -> None:
     assert sends(w) == 1
 
 
+def test_only_the_delivery_that_has_the_connection_comes_back_past_those_that_wait_for_it(w: Billing) -> None:
+    """Row 15: a message that waits for very long is sent afresh, which must not put it behind its followers."""
+    w.fault("status", times=4, status=429)
+    first, second = dropped(w, A), dropped(w, B, key=f"{FOLDER}/b.csv")
+    groups = []
+    for delivery in (first, second, first):
+        with pytest.raises(Wait) as waits:
+            w.step(delivery.id)
+        groups.append(waits.value.group)
+    assert groups == [second_group(first.target), "", second_group(first.target)]
+    assert_delivered(w, w.finish(first.id), A)
+
+
 def test_a_delivery_that_dies_again_and_again_is_quarantined_with_what_is_in_doubt(w: Billing) -> None:
     """Row 23: after five tries without a word the bodies are put aside; what may have been taken is remembered."""
     delivery = dropped(w, A, B)
@@ -767,6 +781,38 @@ def test_a_delivery_that_dies_again_and_again_is_quarantined_with_what_is_in_dou
     again = w.deliver_file(FILE, cbf(A, B))
     assert w.receipt(again)["outcome"] == ("delivered" if w.live else "held")
     assert starts(w) == [A, B]
+
+
+def test_giving_up_ends_even_when_the_record_of_the_month_cannot_be_written(w: Billing) -> None:
+    """Row 23: what was sent is not entered for ever: the receipt says that it is missing there."""
+    delivery = dropped(w, A)
+    fuse = AfterSending()
+    with pytest.raises(SimulatedCrash):
+        w.step(delivery.id, fuse.ports(w), fuse.cloudzero(w))
+    for _ in range(MAX_ATTEMPTS - 1):
+        with pytest.raises(SimulatedCrash):
+            w.step(delivery.id, Fuse(3).ports(w))
+    broken = w.with_ports(lambda name, port: NoRecord(port) if name == "ledger" else port)
+    for _ in range(MAX_ATTEMPTS):
+        with pytest.raises(LedgerConflict):
+            w.step(delivery.id, broken)
+    receipt = w.receipt(w.step(delivery.id, broken))
+    assert receipt["outcome"] == "failed"
+    assert "what was sent could not be entered into the record of the month" in receipt["warnings"]
+    assert receipt["units"][0]["status"] == "in doubt"
+
+
+class NoRecord:
+    """A ledger that keeps no record."""
+
+    def __init__(self, ledger: Any) -> None:  # noqa: ANN401 -- whichever port it is
+        self._ledger = ledger
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- likewise
+        return getattr(self._ledger, name)
+
+    def save_record(self, record: Record) -> Record:
+        raise LedgerConflict(record.name)
 
 
 def test_a_body_that_is_gone_from_the_spool_ends_the_delivery_and_frees_the_connection(w: Billing) -> None:

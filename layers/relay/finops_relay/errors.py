@@ -100,13 +100,15 @@ class Wait(RelayError):
     Args:
         seconds: how long, at most 12 hours (the ceiling of SQS).
         why: shown in the receipt while waiting.
+        group: the FIFO group that its message is sent afresh to, should that be needed; empty for the one it has.
     """
 
     retryable = True
 
-    def __init__(self, seconds: float, why: str) -> None:
+    def __init__(self, seconds: float, why: str, group: str = "") -> None:
         self.seconds = seconds
         self.why = why
+        self.group = group
         super().__init__(f"waits {seconds:.0f} s: {why}")
 
 

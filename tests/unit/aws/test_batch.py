@@ -145,6 +145,13 @@ def test_a_message_that_has_come_back_for_long_is_sent_afresh_before_its_queue_l
     assert sqs.sent == [{"QueueUrl": FIFO, "MessageBody": "body of a", **afresh}]
 
 
+def test_a_message_that_others_wait_for_is_sent_afresh_past_them() -> None:
+    sqs = Sqs()
+    given = event("a", url=FIFO, receives=MAX_RECEIVES)
+    run(batch(sqs, FIFO), given, {"a": Wait(5, "x", "past those that wait")})
+    assert sqs.sent[0]["MessageGroupId"] == "past those that wait"
+
+
 def test_a_message_of_a_standard_queue_is_sent_afresh_without_a_group() -> None:
     sqs = Sqs()
     _, back = run(batch(sqs), event("a", age_s=MAX_AGE_S + 1), {"a": KeyError("bug")})

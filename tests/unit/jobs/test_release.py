@@ -6,8 +6,9 @@ import shlex
 
 import pytest
 from finops_relay.delivery.commands import DECISIONS, release
+from finops_relay.delivery.identity import second_group
 from finops_relay.delivery.receipt import Source
-from finops_relay.jobs.release import Decision, second_group
+from finops_relay.jobs.release import Decision
 from pydantic import ValidationError
 
 

@@ -75,7 +75,7 @@ class Batch:
                 handle(message)
             except Wait as wait:
                 logger.info("message waits", seconds=round(wait.seconds, 1), reason=str(wait), message_id=message.id)
-                self._give_back(message, wait.seconds)
+                self._give_back(message, wait.seconds, wait.group)
                 raise
             except Exception as error:
                 # Whatever it is, the neighbours go on, and this message comes back after a wait that grows.
@@ -92,14 +92,16 @@ class Batch:
             processor.process()
         return processor.response()
 
-    def _give_back(self, message: Message, seconds: float) -> None:
+    def _give_back(self, message: Message, seconds: float, group: str = "") -> None:
         """Hide a failed message for *seconds*. Raises _SentAfresh when its queue would have lost it.
+
+        Sent afresh to its own group it stands behind those that wait for it; then *group* is another one.
 
         A wait that cannot be set is logged: the message comes back all the same, after the queue's own time-out.
         """
         try:
             if message.receives >= MAX_RECEIVES or message.age_s >= MAX_AGE_S:
-                self._send_afresh(message)
+                self._send_afresh(message, group or message.group)
                 raise _SentAfresh
             self.sqs.change_message_visibility(
                 QueueUrl=self.queue_url,
@@ -109,9 +111,9 @@ class Batch:
         except (BotoCoreError, ClientError):
             logger.exception("the message's wait could not be set", message_id=message.id)
 
-    def _send_afresh(self, message: Message) -> None:
-        """Send the same body to the same queue and group; the ledger knows how far its delivery is."""
-        fifo = {"MessageGroupId": message.group, "MessageDeduplicationId": f"{message.id}-{message.receives}"}
+    def _send_afresh(self, message: Message, group: str) -> None:
+        """Send the same body to the same queue; the ledger knows how far its delivery is."""
+        fifo = {"MessageGroupId": group, "MessageDeduplicationId": f"{message.id}-{message.receives}"}
         send: Callable[..., Any] = self.sqs.send_message
         send(QueueUrl=self.queue_url, MessageBody=message.body, **(fifo if message.group else {}))
 

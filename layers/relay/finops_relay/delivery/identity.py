@@ -57,3 +57,11 @@ def order_of(source: ObjectVersion) -> str:
     Sequencers only compare within one key, so the time leads and the sequencer breaks ties.
     """
     return f"{source.at.astimezone(UTC).isoformat(timespec='milliseconds')}#{padded(source.sequencer)}"
+
+
+def second_group(target: str) -> str:
+    """Return the FIFO group of what goes on past those that wait: a released delivery, one whose rejects are named.
+
+    Deliveries of one target wait in one group; the one that they wait for cannot come behind them.
+    """
+    return digest("second", target)

@@ -41,6 +41,8 @@ MAX_ANSWER_BYTES = 32_000_000
 """An answer beyond this is not read unless a call asks for more: memory is not the vendor's to fill."""
 MAX_ERROR_BYTES = 200_000
 """Of an error's body that are looked at: more than `redact` looks at, which must see where it cuts."""
+SEEN_FOR_HTML = 1_000
+"""Bytes of an answer, white space before a page's first tag included."""
 SECRET_CHARS = 8
 """Shortest value in a query that is taken for a secret."""
 
@@ -52,8 +54,8 @@ class Answer:
     """A 2xx answer, read to its end."""
 
     status: int
-    body: bytes = field(repr=False)
-    """May hold a pre-signed address."""
+    body: bytes | bytearray = field(repr=False)
+    """May hold a pre-signed address. As it was read: a month of cost rows is 150 MB, and no copy of it is made."""
     request_id: str
     call: Call
     secrets: tuple[str, ...] = field(default=(), repr=False, compare=False)
@@ -131,7 +133,7 @@ def answer_of(response: httpx.Response, terms: Terms) -> Answer:
     facts = replace(terms.call, status=response.status_code, request_id=request_id)
     body = _read(response, terms, facts)
     if response.is_success:
-        if "html" in response.headers.get("content-type", "").lower() or body.lstrip()[:1] == b"<":
+        if "html" in response.headers.get("content-type", "").lower() or body[:SEEN_FOR_HTML].lstrip()[:1] == b"<":
             msg = "the answer is a page of HTML: something on the way answered instead of the vendor"
             raise AnswerNotUnderstood(msg, facts)
         return Answer(response.status_code, body, request_id, facts, terms.secrets)
@@ -145,7 +147,7 @@ def secrets_of(url: str) -> tuple[str, ...]:
     return (url, *values)
 
 
-def _error(response: httpx.Response, body: bytes, facts: Call, terms: Terms) -> VendorError:
+def _error(response: httpx.Response, body: bytes | bytearray, facts: Call, terms: Terms) -> VendorError:
     """Turn an answer that is not 2xx into the error that the tree has for it."""
     status = response.status_code
     kind, fallback = _KINDS.get(status, _FAILING if status >= HTTPStatus.INTERNAL_SERVER_ERROR else _REFUSED)
@@ -178,7 +180,7 @@ _KINDS: Mapping[int, tuple[type[VendorError], str]] = {
 }
 
 
-def _read(response: httpx.Response, terms: Terms, facts: Call) -> bytes:
+def _read(response: httpx.Response, terms: Terms, facts: Call) -> bytes | bytearray:
     """Read an answer, bounded in bytes and time. Raises AnswerNotUnderstood, OutcomeUnknown."""
     body = bytearray()
     if response.headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
@@ -194,7 +196,7 @@ def _read(response: httpx.Response, terms: Terms, facts: Call) -> bytes:
         if time.monotonic() > terms.deadline:
             msg = "the answer did not end in time; the request may have been acted on"
             raise OutcomeUnknown(msg, terms.call)
-    return bytes(body)
+    return body
 
 
 def _request_id(headers: httpx.Headers, secrets: tuple[str, ...]) -> str:
@@ -202,7 +204,7 @@ def _request_id(headers: httpx.Headers, secrets: tuple[str, ...]) -> str:
     return next((one_line(headers[name], *secrets)[:100] for name in REQUEST_ID_HEADERS if name in headers), "")
 
 
-def _detail(body: bytes, secrets: tuple[str, ...]) -> str:
+def _detail(body: bytes | bytearray, secrets: tuple[str, ...]) -> str:
     """Return what an error body says, in whichever of the shapes seen; one redacted line, may be empty."""
     text = body[:MAX_ERROR_BYTES].decode("utf-8", "replace")
     try:

@@ -8,7 +8,7 @@ import re
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from finops_relay.delivery.commands import DECISIONS
-from finops_relay.delivery.identity import ObjectVersion, digest
+from finops_relay.delivery.identity import ObjectVersion, second_group
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Ports
 from finops_relay.delivery.receipt import Outcome
@@ -106,14 +106,6 @@ def _sent_on(ports: Ports, held: Delivery, run: Delivery) -> Delivery:
     if held.stage != "finished":
         ports.queue.send(held.but(group=second_group(held.target)), nonce=f"{held.id}/{run.id}")
     return held
-
-
-def second_group(target: str) -> str:
-    """Return the FIFO group of what goes on past those that wait: a released delivery, one whose rejects are named.
-
-    Deliveries of one target wait in one group; the one that they wait for cannot come behind them.
-    """
-    return digest("second", target)
 
 
 def _decision(source: ObjectVersion, ports: Ports) -> str:

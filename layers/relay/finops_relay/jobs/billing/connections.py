@@ -5,13 +5,15 @@ A held delivery keeps it until a person has decided, and the receipts of those b
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
+from finops_relay.delivery.identity import second_group
 from finops_relay.delivery.ledger import Delivery, Target
 from finops_relay.delivery.ports import Ports
 from finops_relay.delivery.receipt import Outcome
 from finops_relay.delivery.telling import write_receipt
-from finops_relay.errors import LedgerConflict
+from finops_relay.errors import LedgerConflict, Wait
 from finops_relay.jobs.billing.remembered import Connection, Waiting, Work
 from finops_relay.jobs.opening import change_target
 
@@ -59,6 +61,23 @@ def leave(ports: Ports, delivery: Delivery) -> None:
         delivery.target,
         lambda target: _with(target, Connection.model_validate(target.content).without(delivery.id)),
     )
+
+
+@contextmanager
+def past_those_behind(ports: Ports, delivery: Delivery) -> Iterator[None]:
+    """Let a delivery that has the connection come back past those that wait for it, however long it waits itself.
+
+    A message that has waited for long is sent afresh, which would put it behind them.
+
+    Raises:
+        Wait: as it was raised inside.
+    """
+    try:
+        yield
+    except Wait as wait:
+        if Connection.model_validate(ports.ledger.target(delivery.target).content).busy != delivery.id:
+            raise
+        raise Wait(wait.seconds, wait.why, second_group(delivery.target)) from wait
 
 
 def tell_those_behind(ports: Ports, held: Delivery) -> None:

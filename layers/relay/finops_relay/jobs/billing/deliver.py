@@ -39,7 +39,7 @@ from finops_relay.errors import (
 )
 from finops_relay.jobs.billing.ahead import Ahead, Loaded
 from finops_relay.jobs.billing.bodies import Rewriting, costs_of, origins_key, refused_rows, unfiled
-from finops_relay.jobs.billing.connections import behind, leave, take, tell_those_behind
+from finops_relay.jobs.billing.connections import behind, leave, past_those_behind, take, tell_those_behind
 from finops_relay.jobs.billing.judging import Answer, Case, Verdict, named, overtaken, replaces, settled
 from finops_relay.jobs.billing.money import moved, rest_rejected, total, with_read_back, with_rejected, with_sent
 from finops_relay.jobs.billing.reading_back import Held, difference, part_arrived
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
 STEP_NEEDS_S = 60.0
 """An invocation with less time than this left begins no further step: a body may take this long to be taken."""
 IN_DOUBT = "in doubt"
+UNSETTLED = "what was sent could not be entered into the record of the month"
 ABOUT_ROWS = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY})
 """Answers that may be about single rows of a body."""
 UNHEARD = (OutcomeUnknown, AnswerNotUnderstood, VendorUnavailable)
@@ -128,7 +129,7 @@ def deliver(  # noqa: PLR0913, PLR0917 -- what the handler puts together, each u
     if delivery.attempts >= MAX_ATTEMPTS:
         return run.given_up()
     run.delivery = ports.ledger.save(delivery.but(stage="delivering", attempts=delivery.attempts + 1))
-    with heard(ports, delivery.id, waits):
+    with past_those_behind(ports, delivery), heard(ports, delivery.id, waits):
         try:
             return run.to_the_end()
         finally:
@@ -184,13 +185,20 @@ class _Run:
         return self.delivery
 
     def given_up(self) -> Delivery:
-        """End a delivery whose tries ended without a word; what was being sent is in doubt."""
+        """End a delivery whose tries ended without a word; what was being sent is in doubt.
+
+        Saying so may fail too: should what was sent not go into the record of the month, it is left out in the end.
+        """
+        self.delivery = self.ports.ledger.save(self.delivery.but(attempts=self.delivery.attempts + 1))
         if self.delivery.intent.startswith("send "):
             self._doubt(self._unit(self.delivery.intent.removeprefix("send ")))
-        reason = f"{self.delivery.attempts} tries of step {self.work.step!r} ended without a word"
+        reason = f"{MAX_ATTEMPTS} tries of step {self.work.step!r} ended without a word"
         self.delivery = self._accounted()
         prepared = [self.ports.spool.version(unit.spool_key) for unit in self.delivery.units if unit.spool_key]
-        self._settle()
+        if self.delivery.attempts <= 2 * MAX_ATTEMPTS:
+            self._settle()
+        else:
+            self.delivery = self.delivery.warn(UNSETTLED)
         ended = quarantine_delivery(self.ports, self.delivery, reason, *prepared)
         leave(self.ports, ended)
         return ended
@@ -251,7 +259,7 @@ class _Run:
         try:
             plans = self._manifest().bodies
         except SourceGone as error:
-            said = f"what was sent could not be entered into the record of the month: {error}"
+            said = f"{UNSETTLED}: {error}"
             if any(unit.status in {"accepted", IN_DOUBT} for unit in self.delivery.units):
                 self.delivery = self.delivery.warn(said)
             return

@@ -10,7 +10,7 @@ from typing import BinaryIO, cast
 
 from finops_relay.cloudzero.records import ContractName
 from finops_relay.delivery.defaults import Defaults
-from finops_relay.delivery.identity import ObjectVersion, digest, order_of
+from finops_relay.delivery.identity import ObjectVersion, digest, order_of, second_group
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.packer import Body
 from finops_relay.delivery.ports import Ports
@@ -38,7 +38,6 @@ from finops_relay.jobs.config import in_force
 from finops_relay.jobs.contract import Tenant, ask, known_contract
 from finops_relay.jobs.opening import MAX_WAITS, Opened, heard, opened, read_to_its_end, rejected, waiting
 from finops_relay.jobs.pinning import pinned, pinned_parts
-from finops_relay.jobs.release import second_group
 
 MAX_PARTS = 200
 TIME_LEFT_S = 20.0
