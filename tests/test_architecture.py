@@ -71,7 +71,12 @@ ALLOWED_OUTSIDE: dict[str, dict[str, str]] = {
     "formats": {"isal": "gzip is half of the reading time of a compressed sheet with the standard library"},
     "delivery": {"pydantic": "what is kept is checked"},
     "sync": {"pydantic": "plans are kept"},
-    "jobs": {"pydantic": "relay.yaml, and what a job remembers", "yaml": "relay.yaml"},
+    "jobs": {
+        "pydantic": "relay.yaml, and what a job remembers",
+        "yaml": "relay.yaml",
+        "msgspec": "the pages of a stream's book, a hundred thousand lines at a time",
+        "typing_extensions": "as above",
+    },
     "aws": {
         "boto3": "the service's clients",
         "botocore": "their errors",

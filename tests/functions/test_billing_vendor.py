@@ -19,6 +19,7 @@ from finops_relay.delivery.ledger import MAX_ATTEMPTS, Delivery, Record
 from finops_relay.errors import LedgerConflict, Wait
 from finops_relay.http.client import Timeouts
 from finops_relay.jobs.billing.deliver import ReadBack
+from finops_relay.jobs.run import UNSETTLED
 
 from local.standins.cloudzero import CONNECTION, KEY
 from local.standins.cloudzero_account import Contract
@@ -798,7 +799,7 @@ def test_giving_up_ends_even_when_the_record_of_the_month_cannot_be_written(w: B
             w.step(delivery.id, broken)
     receipt = w.receipt(w.step(delivery.id, broken))
     assert receipt["outcome"] == "failed"
-    assert "what was sent could not be entered into the record of the month" in receipt["warnings"]
+    assert UNSETTLED in receipt["warnings"]
     assert receipt["units"][0]["status"] == "in doubt"
 
 

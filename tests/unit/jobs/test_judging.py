@@ -30,10 +30,10 @@ from finops_relay.jobs.billing.remembered import (
     Manifest,
     Owner,
     SentHours,
-    Waiting,
     Work,
     runs_of,
 )
+from finops_relay.jobs.turns import Waiting
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -10,42 +10,34 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
-from functools import cached_property
-from hashlib import sha256
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
+
 from finops_relay.cloudzero.idempotency import IdempotencyKeys
-from finops_relay.delivery import commands
-from finops_relay.delivery.ledger import MAX_ATTEMPTS, MAX_REASON, Delivery, clip
+from finops_relay.delivery.ledger import MAX_REASON, Delivery, clip
 from finops_relay.delivery.packer import Mode
 from finops_relay.delivery.ports import Ports, Queue
 from finops_relay.delivery.receipt import Outcome, Unit
-from finops_relay.delivery.telling import announce, conclude, quarantine_delivery
+from finops_relay.delivery.telling import announce
 from finops_relay.delivery.waits import Waits
 from finops_relay.errors import (
     AnswerNotUnderstood,
     BodyTooLarge,
-    CredentialRefused,
     NotFound,
     OutcomeUnknown,
     RequestRefused,
-    ShortRead,
     SourceGone,
     VendorError,
     VendorUnavailable,
-    Wait,
 )
 from finops_relay.jobs.billing.ahead import Ahead, Loaded
 from finops_relay.jobs.billing.bodies import Rewriting, costs_of, origins_key, refused_rows, unfiled
-from finops_relay.jobs.billing.connections import behind, leave, past_those_behind, take, tell_those_behind
 from finops_relay.jobs.billing.judging import Answer, Case, Verdict, named, overtaken, replaces, settled
-from finops_relay.jobs.billing.money import moved, rest_rejected, total, with_read_back, with_rejected, with_sent
+from finops_relay.jobs.billing.money import rest_rejected, total, with_read_back, with_rejected, with_sent
 from finops_relay.jobs.billing.reading_back import Held, difference, part_arrived
 from finops_relay.jobs.billing.remembered import (
     BodyPlan,
-    Connection,
     Manifest,
     Owner,
     Removed,
@@ -55,19 +47,13 @@ from finops_relay.jobs.billing.remembered import (
     month_of,
 )
 from finops_relay.jobs.billing.state import manifest_of, put_manifest
-from finops_relay.jobs.mended import folder_of, mend_command
-from finops_relay.jobs.opening import heard, waiting
+from finops_relay.jobs.run import ABOUT_ROWS, IN_DOUBT, STEP_NEEDS_S, UNSETTLED, Run, at_rest, moved
+from finops_relay.jobs.turns import behind, leave, take, turns
 
 if TYPE_CHECKING:
     from finops_relay.cloudzero.client import CloudZero  # loads httpx, which the first message does
     from finops_relay.cloudzero.records import SentRow
 
-STEP_NEEDS_S = 60.0
-"""An invocation with less time than this left begins no further step: a body may take this long to be taken."""
-IN_DOUBT = "in doubt"
-UNSETTLED = "what was sent could not be entered into the record of the month"
-ABOUT_ROWS = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY})
-"""Answers that may be about single rows of a body."""
 UNHEARD = (OutcomeUnknown, AnswerNotUnderstood, VendorUnavailable)
 """After these a body may have been taken."""
 MAX_REWRITES = 200
@@ -115,51 +101,32 @@ def deliver(  # noqa: PLR0913, PLR0917 -- what the handler puts together, each u
         Wait: the next step comes later; everything is saved.
         LedgerConflict: another run is at it.
     """
-    if delivery.stage == "finished":
-        leave(ports, delivery)
-        return announce(ports, delivery)
-    if delivery.outcome is Outcome.HELD:
-        told = announce(ports, delivery)
-        tell_those_behind(ports, told)
-        return told
-    if delivery.stage == "naming":
-        prepare_queue.send(delivery, nonce=delivery.id)
-        return delivery
-    run = _Run(ports, vendor, prepare_queue, waits, read_back, pool, delivery, Work.model_validate(delivery.work))
-    if delivery.attempts >= MAX_ATTEMPTS:
-        return run.given_up()
-    run.delivery = ports.ledger.save(delivery.but(stage="delivering", attempts=delivery.attempts + 1))
-    with past_those_behind(ports, delivery), heard(ports, delivery.id, waits):
-        try:
-            return run.to_the_end()
-        finally:
-            run.ahead.close()
+    found = at_rest(ports, delivery, prepare_queue)
+    if found is not None:
+        return found
+    work = Work.model_validate(delivery.work)
+    run = _Run(ports, vendor, prepare_queue, waits, delivery, work, read_back=read_back, pool=pool)
+    try:
+        return run.going_on()
+    finally:
+        run.ahead.close()
 
 
-@dataclass
-class _Run:
+@dataclass(kw_only=True)
+class _Run(Run[Work]):
     """One invocation's work on one delivery."""
 
-    ports: Ports
-    vendor: Callable[[], CloudZero]
-    prepare_queue: Queue
-    waits: Waits
     read_back: ReadBack
     pool: Executor | None
-    delivery: Delivery
-    work: Work
-    steps: int = 0
-    handed_over: bool = False
-    """Somebody else goes on with the delivery: a person, or the function that prepared it."""
     manifests: dict[str, Manifest] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Make what loads bodies."""
         self.ahead = Ahead(self._loaded, self.pool)
 
-    def to_the_end(self) -> Delivery:
-        """Take step after step until the delivery ends, is held, or has to wait."""
-        steps: dict[str, Callable[[], None]] = {
+    @override
+    def steps(self) -> Mapping[str, Callable[[], None]]:
+        return {
             "check": self._check,
             "decided": self._decided,
             "send": self._send,
@@ -168,94 +135,29 @@ class _Run:
             "name": self._name,
             "finish": self._finish,
         }
-        if self.work.step not in {"check", "decided"} and self._client.name != self.work.contract:
-            self._other_contract()
-        while self.delivery.stage != "finished" and not self.handed_over:
-            if self.steps and self.ports.clock.remaining_s() < STEP_NEEDS_S:
-                raise self._wait(1, "goes on in another invocation")
-            try:
-                steps[self.work.step]()
-            except VendorError as error:
-                self._trouble(error)
-            except ShortRead as error:
-                raise self._wait(self.waits.after(self.delivery.waits), str(error)) from error
-            except SourceGone as error:
-                self._end(Outcome.FAILED, f"something that was prepared is lost: {error}", redrop=True)
-            self.steps += 1
-        return self.delivery
-
-    def given_up(self) -> Delivery:
-        """End a delivery whose tries ended without a word; what was being sent is in doubt.
-
-        Saying so may fail too: should what was sent not go into the record of the month, it is left out in the end.
-        """
-        self.delivery = self.ports.ledger.save(self.delivery.but(attempts=self.delivery.attempts + 1))
-        if self.delivery.intent.startswith("send "):
-            self._doubt(self._unit(self.delivery.intent.removeprefix("send ")))
-        reason = f"{MAX_ATTEMPTS} tries of step {self.work.step!r} ended without a word"
-        self.delivery = self._accounted()
-        prepared = [self.ports.spool.version(unit.spool_key) for unit in self.delivery.units if unit.spool_key]
-        if self.delivery.attempts <= 2 * MAX_ATTEMPTS:
-            self._settle()
-        else:
-            self.delivery = self.delivery.warn(UNSETTLED)
-        ended = quarantine_delivery(self.ports, self.delivery, reason, *prepared)
-        leave(self.ports, ended)
-        return ended
 
     # --- remembering --------------------------------------------------------------------------------------------------
 
-    def _save(self, delivery: Delivery | None = None, **work: object) -> None:
-        """Remember changes of the delivery and of its work."""
-        self.work = Work.model_validate({**dict(self.work), **work})
-        kept = (delivery or self.delivery).but(work=self.work.model_dump(mode="json"))
-        self.delivery = self.ports.ledger.save(kept)
-
-    def _done(self, delivery: Delivery | None = None, **work: object) -> None:
-        """Remember that a step went well."""
-        self._save((delivery or self.delivery).but(intent="", attempts=1, waits=0, reason=""), **work)
-
-    def _wait(self, seconds: float, why: str) -> Wait:
-        """Remember that the delivery waits, and return the Wait to raise."""
-        return waiting(self.ports, self.delivery, seconds, why)
-
-    def _end(self, outcome: Outcome, reason: str = "", *, redrop: bool = False, command: str = "") -> None:
-        """End the delivery; what the vendor has not taken stays owed. The next one has the connection."""
-        if not self.delivery.dry_run:
-            self._doubt_unheard()
-            self._settle()
+    @override
+    def let_go(self) -> None:
         for unit in self.delivery.units:
-            if unit.spool_key and outcome.final:
+            if unit.spool_key:
                 self.ports.spool.release(origins_key(unit.spool_key))
-        if redrop:
-            command = commands.drop_again(self.delivery.source)
-        elif self.delivery.rejected_rows:
-            command = command or mend_command(self.delivery, folder_of(self.delivery.source.key))
-        ended = self._accounted().ended(outcome, self._now(), reason, command)
-        self.delivery = self.ports.ledger.save(ended.but(work=self.work.model_dump(mode="json")))
-        leave(self.ports, self.delivery)
-        self.delivery = announce(self.ports, self.delivery)
 
-    def _hold(self, why: str) -> None:
-        """Leave the delivery to a person, and tell the deliveries behind it. The connection stays taken."""
-        self._settle()
-        command = commands.release(self.delivery.source, self.delivery.id)
-        held = self._with_money().ended(Outcome.HELD, self._now(), clip(why, MAX_REASON), command)
-        held = held.but(work=self.work.model_copy(update={"decision": "", "decided_by": ""}).model_dump(mode="json"))
-        self.delivery = conclude(self.ports, held)
-        tell_those_behind(self.ports, self.delivery)
-        self.handed_over = True
+    @override
+    def as_held(self) -> Delivery:
+        return self._with_money()
 
     def _with_money(self) -> Delivery:
         """Return the delivery with the money that was sent."""
         return self.delivery.but(money=with_sent(self.delivery.money, self.work.unit_costs.values()))
 
-    def _accounted(self) -> Delivery:
-        """Return the delivery as it ends: with its money, and the refused rows that no file names."""
+    @override
+    def accounted(self) -> Delivery:  # with its money, and the refused rows that no file names
         return self._with_money().warn(*unfiled(self.work))
 
-    def _settle(self) -> None:
-        """Write into the record of the month what the vendor holds now of this delivery."""
+    @override
+    def settle(self) -> None:
         try:
             plans = self._manifest().bodies
         except SourceGone as error:
@@ -293,13 +195,6 @@ class _Run:
         if found != sent:
             self.ports.ledger.save_record(record.but(content=found.model_dump(mode="json")))
 
-    def _now(self) -> datetime:
-        return self.ports.clock.now()
-
-    @cached_property
-    def _client(self) -> CloudZero:
-        return self.vendor()
-
     def _manifest(self, key: str = "") -> Manifest:
         """Return a manifest; this delivery's own where none is named. Raises SourceGone, ShortRead."""
         key = key or self.work.manifest
@@ -317,43 +212,19 @@ class _Run:
             sent = SentHours.model_validate(record.content)
         return Case(self.delivery, self.work, self._manifest(), sent, self._of_owner)
 
-    def _unit(self, spool_key: str) -> Unit:
-        return next(unit for unit in self.delivery.units if unit.spool_key == spool_key)
-
-    def _with_unit(self, unit: Unit, delivery: Delivery | None = None) -> Delivery:
-        delivery = delivery or self.delivery
-        units = tuple(unit if known.spool_key == unit.spool_key else known for known in delivery.units)
-        return delivery.but(units=units)
-
-    # --- trouble ------------------------------------------------------------------------------------------------------
-
-    def _trouble(self, error: VendorError) -> None:
-        """Decide what a failed call leads to: a wait, or the end. Raises Wait."""
-        if isinstance(error, CredentialRefused):
-            self.ports.metrics.count("CredentialRefused")
-        elif error.retryable:
-            self.ports.metrics.count("VendorTrouble")
-        if self.delivery.dry_run:  # it has nothing to wait for: that the vendor cannot be used now is its verdict
-            self._planned("would_fail", f"the vendor could not be asked: {error}")
-            return
-        if not error.retryable:
-            self._end(Outcome.FAILED, str(error), redrop=True)
-            return
-        raise self._wait(self.waits.after(self.delivery.waits, error.retry_after_s), str(error)) from error
-
     # --- before anything is sent --------------------------------------------------------------------------------------
 
     def _check(self) -> None:
         """Is it this delivery's turn, and what is to become of it?"""
         if not self.delivery.dry_run and not self._has_turn():
             return
-        if self._client.name != self.work.contract:
-            self._other_contract()
+        if self.client.name != self.work.contract:
+            self.end_other_contract()
             return
         case = self._case()
         verdict = case.judged()
         if self.delivery.dry_run:
-            self._planned(*_plan(verdict) if verdict.answer is not Answer.SEND else ("would_deliver", self._asked()))
+            self.planned(*_plan(verdict) if verdict.answer is not Answer.SEND else ("would_deliver", self._asked()))
         elif verdict.answer is Answer.SEND:
             self._begin(verdict)
         elif verdict.answer is Answer.UNCHANGED:
@@ -361,27 +232,26 @@ class _Run:
             self.delivery = self.delivery.but(units=units, rows=moved(self.delivery.rows, accepted=True))
             # A version in between that comes late must not take its place.
             self._remember(lambda sent: sent.renewed(self.work.key, self.delivery.order))
-            self._end(Outcome.UNCHANGED, verdict.why)
+            self.end(Outcome.UNCHANGED, verdict.why)
         elif verdict.answer is Answer.HELD:
-            self._hold(verdict.why)
+            self.hold(verdict.why)
         elif verdict.answer is Answer.SUPERSEDED:
-            self._end(Outcome.SUPERSEDED, verdict.why)
+            self.end(Outcome.SUPERSEDED, verdict.why)
         else:
             rows, money = moved(self.delivery.rows, accepted=False), rest_rejected(self.delivery.money)
             self.delivery = self.delivery.but(rows=rows, money=money)
-            self._end(Outcome.REJECTED, verdict.why)
+            self.end(Outcome.REJECTED, verdict.why)
 
     def _has_turn(self) -> bool:
         """Take the connection; False when a newer delivery makes this one needless. Raises Wait."""
         while True:
-            connection = Connection.model_validate(self.ports.ledger.target(self.delivery.target).content)
-            newer = overtaken(self.delivery, self.work, connection.waiting)
+            newer = overtaken(self.delivery, self.work, turns(self.ports, self.delivery.target).waiting)
             over = self.ports.ledger.delivery(newer) if newer else None
             if newer and (over is None or over.outcome.final):  # it was queued twice, and has ended since
                 leave(self.ports, self.delivery.but(id=newer))
                 continue
             if newer and not self.work.decision:
-                self._end(Outcome.SUPERSEDED, f"the newer delivery {newer} replaces the same whole")
+                self.end(Outcome.SUPERSEDED, f"the newer delivery {newer} replaces the same whole")
                 return False
             busy = take(self.ports, self.delivery)
             if busy == self.delivery.id:
@@ -395,14 +265,14 @@ class _Run:
             if other.outcome is Outcome.HELD and replaces(self._case(), self._other(other)):
                 reason = f"the newer delivery {self.delivery.id} replaces the same whole"
                 unnamed = unfiled(Work.model_validate(other.work))
-                ended = self.ports.ledger.save(other.warn(*unnamed).ended(Outcome.SUPERSEDED, self._now(), reason))
+                ended = self.ports.ledger.save(other.warn(*unnamed).ended(Outcome.SUPERSEDED, self.now(), reason))
                 announce(self.ports, ended)
                 leave(self.ports, ended)
                 continue
             why = behind(other).removeprefix("waits: ")
             if other.outcome is not Outcome.HELD:
                 why = f"delivery {other.id} of {other.source.key!r} has the connection"
-            raise self._wait(self.waits.after(self.delivery.waits), why)
+            raise self.wait(self.waits.after(self.delivery.waits), why)
 
     def _other(self, other: Delivery) -> Case:
         work = Work.model_validate(other.work)
@@ -411,7 +281,7 @@ class _Run:
     def _begin(self, verdict: Verdict) -> None:
         """Leave out what the vendor holds already, and begin to send."""
         if not verdict.already:
-            self._done(step="send")
+            self.done(step="send")
             return
         others: dict[str, list[Unit]] = {}
         with self._rewriting() as rewriting:
@@ -420,7 +290,7 @@ class _Run:
                 if plan.hours <= verdict.already:
                     others[unit.spool_key] = [unit.model_copy(update={"status": "unchanged"})]
                 elif plan.hours & verdict.already:
-                    rows = self._client.sent_rows(self._bytes(unit))
+                    rows = self.client.sent_rows(self.bytes_of(unit))
                     places = [place for place, row in enumerate(rows) if row.hour not in verdict.already]
                     others[unit.spool_key] = [rewriting.body(unit, rows, places, plan.mode)]
         there = sum(self._manifest().hours[hour].rows for hour in verdict.already)
@@ -429,29 +299,17 @@ class _Run:
         said = f"{there:,} rows were sent before, just so, and are not sent again"
         self._replaced(delivery.warn(said), others, rewriting)
 
-    def _other_contract(self) -> None:
-        now, then = self._client.name.value, self.work.contract
-        self._end(Outcome.FAILED, f"the bodies are of contract {then!r}, and now {now!r} is spoken", redrop=True)
-
     def _asked(self) -> str:
         """Ask the vendor what can be asked without sending anything; return what it says of the rows."""
         if not self.work.live:
-            self._client.dimensions()  # is the key good?
+            self.client.dimensions()  # is the key good?
             return ""
-        self._client.billing_drops(self.work.connection)
+        self.client.billing_drops(self.work.connection)
         for unit in self.delivery.units:
-            verdict = self._client.validate_billing_drop(self._bytes(unit))
+            verdict = self.client.validate_billing_drop(self.bytes_of(unit))
             if not verdict.is_valid:
                 return f"CloudZero would refuse rows of body {unit.seq}: {'; '.join(verdict.errors[:5])}"
         return ""
-
-    def _planned(self, verdict: str, why: str = "") -> None:
-        """End a dry run with what would be done; nothing was written at the vendor."""
-        steps = [f"send body {unit.seq}: {unit.rows:,} rows, {unit.bytes:,} bytes" for unit in self.delivery.units]
-        plan = {"verdict": verdict, "why": why, "steps": steps if verdict == "would_deliver" else []}
-        self.delivery = self.delivery.but(plan=plan)
-        for_real = commands.drop_for_real(self.delivery.source)
-        self._end(Outcome.UNCHANGED, "a dry run: nothing was written at the vendor", command=for_real)
 
     # --- a person's word ----------------------------------------------------------------------------------------------
 
@@ -480,7 +338,7 @@ class _Run:
         self.delivery = self.delivery.but(units=units, rows=rows, money=money)
         doubt = "; nobody knows what arrived of the bodies that were in doubt" if doubtful else ""
         reason = f"by a person's decision (delivery {self.work.decided_by}) nothing more is sent{doubt}"
-        self._end(Outcome.PARTLY_DELIVERED if accepted else Outcome.REJECTED, reason)
+        self.end(Outcome.PARTLY_DELIVERED if accepted else Outcome.REJECTED, reason)
 
     def _sent_again(self, doubtful: list[Unit], *, begun: bool) -> None:
         """Send: under `live` all from the beginning, for it replaces; under `openapi` what is in doubt and the rest."""
@@ -494,9 +352,9 @@ class _Run:
             delivery = delivery.but(units=units, rows=moved(delivery.rows, accepted=True, count=-accepted))
             work = work.model_copy(update={"unit_costs": {}})
         for unit in doubtful if begun and not self.work.live else ():
-            delivery = self._with_unit(unit.model_copy(update={"status": "owed"}), delivery)
+            delivery = self.with_unit(unit.model_copy(update={"status": "owed"}), delivery)
         step = "send" if begun else "check"
-        self._done(delivery, **{**dict(work), "step": step, "looks": 0, "watched_s": 0.0, "idempotency_key": ""})
+        self.done(delivery, **{**dict(work), "step": step, "looks": 0, "watched_s": 0.0, "idempotency_key": ""})
 
     def _arrived(self, doubtful: list[Unit], *, begun: bool) -> None:
         """Mark as arrived: what is in doubt, or all of a delivery of which nothing was sent."""
@@ -505,21 +363,21 @@ class _Run:
         units = doubtful if begun else [unit for unit in delivery.units if unit.status == "owed"]
         for unit in units:
             costs[unit.spool_key] = self._loaded(unit).costs
-            delivery = self._with_unit(unit.model_copy(update={"status": "accepted"}), delivery)
+            delivery = self.with_unit(unit.model_copy(update={"status": "accepted"}), delivery)
             delivery = delivery.but(rows=moved(delivery.rows, accepted=True, count=unit.rows))
         said = f"the difference on reading back was accepted {decision}"
         if units:
             said = f"taken for arrived {decision}: {', '.join(f'body {unit.seq}' for unit in units[:20])}"
         owed = any(unit.status == "owed" for unit in delivery.units)
-        self._done(delivery.warn(said), step="send" if owed else "name", unit_costs=costs, seen=not owed)
+        self.done(delivery.warn(said), step="send" if owed else "name", unit_costs=costs, seen=not owed)
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
     def _send(self) -> None:
         """Send the next body, unless it may have been sent already and would count twice."""
-        unit = self._owed()
+        unit = self.owed()
         if unit is None:
-            self._done(step="read" if self.work.live and self._any_accepted() else "name", looks=0, watched_s=0.0)
+            self.done(step="read" if self.work.live and self.any_accepted() else "name", looks=0, watched_s=0.0)
             return
         repeatable = self.work.live and self._plan(unit).mode is not Mode.APPEND
         intent = f"send {unit.spool_key}"
@@ -531,14 +389,14 @@ class _Run:
         keys = IdempotencyKeys(self.work.idempotency_key if again else "") if self.work.live else None
         trying = unit.model_copy(update={"attempts": unit.attempts + 1})
         perhaps = {*self.work.perhaps, *(self._plan(unit).hours if again else ())}
-        self._save(
-            self._with_unit(trying).but(intent=intent),
+        self.save(
+            self.with_unit(trying).but(intent=intent),
             idempotency_key=keys.current if keys else "",
             perhaps=tuple(sorted(perhaps)),
         )
-        self.ahead.begin(self._owed(after=unit))
+        self.ahead.begin(self.owed(after=unit))
         try:
-            answer = self._client.create_billing_drop(self.work.connection, loaded.data, keys)
+            answer = self.client.create_billing_drop(self.work.connection, loaded.data, keys)
         except VendorError as error:
             self._not_sent(trying, loaded.data, keys, error, repeatable=repeatable)
             return
@@ -546,10 +404,10 @@ class _Run:
             update={"status": "accepted", "vendor_id": answer.drop_id, "request_id": answer.request_id}
         )
         costs = self.work.unit_costs | {unit.spool_key: loaded.costs}
-        delivery = self._with_unit(accepted).at("first_sent", self._now())
+        delivery = self.with_unit(accepted).at("first_sent", self.now())
         rows = moved(delivery.rows, accepted=True, count=unit.rows)
         left = tuple(hour for hour in self.work.perhaps if hour not in self._plan(unit).hours)
-        self._done(delivery.but(rows=rows), unit_costs=costs, idempotency_key="", perhaps=left, retried="")
+        self.done(delivery.but(rows=rows), unit_costs=costs, idempotency_key="", perhaps=left, retried="")
 
     def _not_sent(
         self, unit: Unit, body: bytes, keys: IdempotencyKeys | None, error: VendorError, *, repeatable: bool
@@ -564,7 +422,7 @@ class _Run:
         if error.retryable:
             in_doubt = keys is not None and keys.in_doubt
             # An intent stays only where the vendor may have acted.
-            self._save(
+            self.save(
                 self.delivery.but(intent=self.delivery.intent if in_doubt else ""),
                 idempotency_key=keys.current if keys is not None and in_doubt else "",
                 perhaps=tuple(sorted(perhaps)),
@@ -572,7 +430,7 @@ class _Run:
             raise error
         if isinstance(error, BodyTooLarge) or error.call.status in ABOUT_ROWS:  # then it was not taken before, either
             perhaps -= hours
-        self._save(self.delivery.but(intent=""), idempotency_key="", perhaps=tuple(sorted(perhaps)))
+        self.save(self.delivery.but(intent=""), idempotency_key="", perhaps=tuple(sorted(perhaps)))
         if isinstance(error, BodyTooLarge):
             self._split(unit, body, error)
         elif isinstance(error, RequestRefused) and error.call.status in ABOUT_ROWS:
@@ -583,55 +441,33 @@ class _Run:
     def _unknown(self, unit: Unit, why: str) -> None:
         """A body that adds may have arrived: look where the contract allows it, else leave it to a person."""
         self.ports.metrics.count("VendorTrouble")
-        delivery = self._doubted(unit)
+        delivery = self.doubted(unit)
         if self.work.live:
-            self._save(delivery.but(intent="", reason=clip(why, MAX_REASON)), step="look", looks=0, watched_s=0.0)
+            self.save(delivery.but(intent="", reason=clip(why, MAX_REASON)), step="look", looks=0, watched_s=0.0)
             return
         self.delivery = delivery  # saved with its hold only: until then the intent says that nobody knows
         where = f"s3 object {unit.spool_key} of the spool bucket" if unit.spool_key else ""
-        self._hold(
+        self.hold(
             f"nobody knows whether CloudZero has taken body {unit.seq} ({unit.rows:,} rows, {where}): {why}. Compare"
             f" connection {self.work.connection}, month {self.work.month}, in CloudZero; then 'send' if it did not"
             " arrive, 'mark as arrived' if it did, 'drop' to send nothing more"
         )
 
-    def _doubt_unheard(self) -> None:
-        """Mark the body that may have been taken, and that nothing more is to be heard of."""
+    @override
+    def doubt_unheard(self) -> None:
         perhaps = frozenset(self.work.perhaps)
         for unit in [unit for unit in self.delivery.units if unit.status == "owed"]:
             replaced = perhaps and self._plan(unit).mode is not Mode.APPEND and self._plan(unit).hours & perhaps
             if replaced or self.delivery.intent == f"send {unit.spool_key}":
-                self._doubt(unit)
-
-    def _doubt(self, unit: Unit) -> None:
-        self.delivery = self._doubted(unit)
-
-    def _doubted(self, unit: Unit) -> Delivery:
-        return self._with_unit(unit.model_copy(update={"status": IN_DOUBT}))
+                self.doubt(unit)
 
     def _plan(self, unit: Unit) -> BodyPlan:
         return self._manifest().bodies[unit.spool_key]
 
-    def _any_accepted(self) -> bool:
-        return any(unit.status == "accepted" for unit in self.delivery.units)
-
-    def _owed(self, after: Unit | None = None) -> Unit | None:
-        """Return the body that is to be sent next, or the one after that."""
-        owed = (unit for unit in self.delivery.units if unit.status == "owed")
-        return next((unit for unit in owed if after is None or unit.spool_key != after.spool_key), None)
-
     def _loaded(self, unit: Unit) -> Loaded:
         """Return a body and its money. Raises as _bytes."""
-        data = self._bytes(unit)
-        return Loaded(data, costs_of(self._client.sent_rows(data)))
-
-    def _bytes(self, unit: Unit) -> bytes:
-        """Return a body from the spool, unchanged since it was prepared. Raises SourceGone, ShortRead."""
-        body = b"".join(self.ports.spool.chunks(unit.spool_key))
-        if sha256(body).hexdigest() != unit.sha256:
-            msg = f"the spool's {unit.spool_key} is not what was prepared"
-            raise SourceGone(msg)
-        return body
+        data = self.bytes_of(unit)
+        return Loaded(data, costs_of(self.client.sent_rows(data)))
 
     # --- refused bodies -----------------------------------------------------------------------------------------------
 
@@ -639,14 +475,14 @@ class _Run:
     def _rewriting(self) -> Iterator[Rewriting]:
         """Make bodies anew; the manifest that has them is written at the end."""
         month, number = month_of(self.work.month), self.work.rewritten + 1
-        rewriting = Rewriting(self.ports, self._client, month, self._manifest(), number)
+        rewriting = Rewriting(self.ports, self.client, month, self._manifest(), number)
         yield rewriting
         put_manifest(self.ports, rewriting.key, rewriting.manifest)
         self.manifests[rewriting.key] = rewriting.manifest
 
     def _split(self, unit: Unit, body: bytes, error: VendorError) -> None:
         """Make two bodies of one that is too large for the vendor; a row that is too large alone is refused."""
-        rows = self._client.sent_rows(body)
+        rows = self.client.sent_rows(body)
         if len(rows) == 1:
             self._remove(unit, rows, {0: str(error)})
             return
@@ -654,7 +490,7 @@ class _Run:
 
     def _halve(self, unit: Unit, rows: Sequence[SentRow], error: VendorError) -> None:
         if self.work.rewritten >= MAX_REWRITES:
-            self._end(Outcome.FAILED, f"bodies are refused again and again: {error}", redrop=True)
+            self.end(Outcome.FAILED, f"bodies are refused again and again: {error}", redrop=True)
             return
         with self._rewriting() as rewriting:
             halves = rewriting.halves(unit, rows, live=self.work.live)
@@ -663,11 +499,11 @@ class _Run:
 
     def _refused(self, unit: Unit, body: bytes, error: VendorError) -> None:
         """Find the rows because of which a body was refused; the others go on without them. Raises Wait."""
-        rows = self._client.sent_rows(body)
+        rows = self.client.sent_rows(body)
         if len(rows) == 1:
             if len(self.work.removed) >= MAX_ALL_REFUSED and not self.delivery.rows.accepted:
                 advice = "check CLOUDZERO_CONTRACT: the tenant may speak the other one"
-                self._end(Outcome.FAILED, f"CloudZero takes no row at all: {error}; {advice}", redrop=True)
+                self.end(Outcome.FAILED, f"CloudZero takes no row at all: {error}; {advice}", redrop=True)
                 return
             self._remove(unit, rows, {0: error.call.detail or str(error)})
             return
@@ -675,24 +511,24 @@ class _Run:
             self._halve(unit, rows, error)
             return
         in_time = lambda: self.ports.clock.remaining_s() > STEP_NEEDS_S  # noqa: E731 -- a word for it
-        refused = refused_rows(self._client, rows, month_of(self.work.month), in_time)
+        refused = refused_rows(self.client, rows, month_of(self.work.month), in_time)
         if refused is None:
-            self._end(Outcome.FAILED, f"more rows are refused than can be told apart: {error}", redrop=True)
+            self.end(Outcome.FAILED, f"more rows are refused than can be told apart: {error}", redrop=True)
         elif refused:
             self._remove(unit, rows, refused)
         elif self.work.retried != unit.spool_key:
-            self._save(retried=unit.spool_key)
+            self.save(retried=unit.spool_key)
             why = f"body {unit.seq} was refused, though CloudZero finds nothing wrong with any row of it: {error}"
-            raise self._wait(self.waits.after(self.delivery.waits), why)
+            raise self.wait(self.waits.after(self.delivery.waits), why)
         else:
-            self._end(Outcome.FAILED, f"body {unit.seq} was refused for no row of it: {error}", redrop=True)
+            self.end(Outcome.FAILED, f"body {unit.seq} was refused for no row of it: {error}", redrop=True)
 
     def _remove(self, unit: Unit, rows: Sequence[SentRow], refused: dict[int, str]) -> None:
         """Go on without the rows that the vendor refused; they will be named."""
         if len(self.work.removed) + len(refused) > MAX_REMOVED:
             first = next(iter(refused.values()))
             reason = f"CloudZero refuses more than {MAX_REMOVED} rows, one of them because: {first}"
-            self._end(Outcome.FAILED, reason, redrop=True)
+            self.end(Outcome.FAILED, reason, redrop=True)
             return
         mode = self._plan(unit).mode
         with self._rewriting() as rewriting:
@@ -700,7 +536,7 @@ class _Run:
             others = {unit.spool_key: anew or [unit.model_copy(update={"status": "refused"})]}
             heir = self._heir(unit, mode) if not anew else None
             if heir is not None:  # what this body would have wiped, the next one has to
-                all_rows = self._client.sent_rows(self._bytes(heir))
+                all_rows = self.client.sent_rows(self.bytes_of(heir))
                 others[heir.spool_key] = [rewriting.body(heir, all_rows, range(len(all_rows)), mode)]
         counted = moved(self.delivery.rows, accepted=False, count=len(refused))
         money = with_rejected(self.delivery.money, [row.costs for row in removed])
@@ -728,7 +564,7 @@ class _Run:
         """Remember the bodies that take the place of others."""
         units = [new for known in delivery.units for new in others.get(known.spool_key, [known])]
         numbered = tuple(known.model_copy(update={"seq": seq}) for seq, known in enumerate(units, 1))
-        self._done(
+        self.done(
             delivery.but(units=numbered),
             manifest=rewriting.key,
             rewritten=self.work.rewritten + 1,
@@ -756,10 +592,10 @@ class _Run:
         # Whatever has a part of an oversized hour has nothing else.
         hour = [money for key, money in costs.items() if self._manifest().bodies[key].hours & self._plan(unit).hours]
         if part_arrived(self._plan(unit), before, total(hour), held):
-            delivery = self._with_unit(unit.model_copy(update={"status": "accepted"}))
+            delivery = self.with_unit(unit.model_copy(update={"status": "accepted"}))
             counted = moved(delivery.rows, accepted=True, count=unit.rows)
             said = f"the answer to body {unit.seq} was lost; it was read back and has arrived"
-            self._done(delivery.but(rows=counted).warn(said), step="send", unit_costs=costs, idempotency_key="")
+            self.done(delivery.but(rows=counted).warn(said), step="send", unit_costs=costs, idempotency_key="")
             return
         self._look_later(*self._not_seen(unit))
 
@@ -791,7 +627,7 @@ class _Run:
         money = with_read_back(self.delivery.money, [held[hour].costs for hour in hours if hour in held])
         self.delivery = self.delivery.but(money=with_sent(money, self.work.unit_costs.values()))
         if not found:
-            self._done(self.delivery.at("read_back", self._now()), step="name", seen=True)
+            self.done(self.delivery.at("read_back", self.now()), step="name", seen=True)
             return
         held_up = (
             f"what CloudZero shows is not what it took: {found}. 'send' sends the whole delivery anew and replaces,"
@@ -802,7 +638,7 @@ class _Run:
     def _held_hours(self) -> Held | None:
         """Return what the vendor shows of the month; None when that is nothing that can be understood."""
         try:
-            return self._client.billing_drop_hours(self.work.connection, month_of(self.work.month))
+            return self.client.billing_drop_hours(self.work.connection, month_of(self.work.month))
         except NotFound:  # nothing of the month is there, or not to be seen yet
             return {}
         except AnswerNotUnderstood as error:
@@ -813,20 +649,20 @@ class _Run:
     def _look_later(self, held: str, why: str) -> None:
         """Look again later, because what is read may lag; in the end a person must decide. Raises Wait."""
         if self.work.watched_s >= self.read_back.end_s:
-            self._hold(held)
+            self.hold(held)
             return
         wait = self.read_back.after(self.work.looks)
-        self._save(looks=self.work.looks + 1, watched_s=self.work.watched_s + wait)
-        raise self._wait(wait, why)
+        self.save(looks=self.work.looks + 1, watched_s=self.work.watched_s + wait)
+        raise self.wait(wait, why)
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def _name(self) -> None:
         """Have the rows that the vendor refused named in the file of rejected rows: only their source knows them."""
         if len(self.work.removed) <= self.work.named:
-            self._done(step="finish")
+            self.done(step="finish")
             return
-        self._save(self.delivery.but(stage="naming", attempts=0))
+        self.save(self.delivery.but(stage="naming", attempts=0))
         self.prepare_queue.send(self.delivery, nonce=self.delivery.id)
         self.handed_over = True
 
@@ -838,11 +674,11 @@ class _Run:
         if left:  # a person has decided so, or CloudZero has refused all that was to replace them
             self.delivery = self.delivery.warn(f"{named(left)} keep what the former version of this file has sent")
         if not rows.accepted:
-            self._end(Outcome.REJECTED, f"CloudZero refused all {rows.rejected:,} rows; mend them and drop them back")
+            self.end(Outcome.REJECTED, f"CloudZero refused all {rows.rejected:,} rows; mend them and drop them back")
         elif rows.rejected:
-            self._end(Outcome.PARTLY_DELIVERED, f"{rows.rejected:,} rows were rejected; mend them and drop them back")
+            self.end(Outcome.PARTLY_DELIVERED, f"{rows.rejected:,} rows were rejected; mend them and drop them back")
         else:
-            self._end(Outcome.DELIVERED)
+            self.end(Outcome.DELIVERED)
 
 
 def _plan(verdict: Verdict) -> tuple[str, str]:

@@ -19,11 +19,11 @@ from finops_relay.jobs.billing.remembered import (
     Manifest,
     Owner,
     SentHours,
-    Waiting,
     Work,
     month_of,
     runs_of,
 )
+from finops_relay.jobs.turns import Waiting
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_KEYS = 2_500

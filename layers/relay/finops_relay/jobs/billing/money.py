@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from decimal import Decimal, localcontext
 
-from finops_relay.delivery.receipt import ColumnMoney, Money, Rows
+from finops_relay.delivery.receipt import ColumnMoney, Money
 from finops_relay.formats.cost_cells import SUM_CONTEXT
 from finops_relay.formats.cost_rows import COST, COSTS
 from finops_relay.jobs.billing.remembered import NO_COSTS, Costs
@@ -66,13 +66,3 @@ def _column(column: ColumnMoney) -> ColumnMoney:
         return column.model_copy(update={"difference": None})
     with localcontext(SUM_CONTEXT):
         return column.model_copy(update={"difference": column.read_back - column.sent})
-
-
-def moved(rows: Rows, *, accepted: bool, count: int | None = None) -> Rows:
-    """Return the counts after *count* owed rows (all, when none is given) were accepted, or rejected.
-
-    A negative count takes them back.
-    """
-    some = rows.owed if count is None else count
-    name = "accepted" if accepted else "rejected"
-    return rows.model_copy(update={name: getattr(rows, name) + some, "owed": rows.owed - some})

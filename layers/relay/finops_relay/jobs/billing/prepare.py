@@ -27,7 +27,6 @@ from finops_relay.formats.source_hash import HashedSource
 from finops_relay.jobs import mended
 from finops_relay.jobs.billing import drop_path
 from finops_relay.jobs.billing.bodies import origins_key
-from finops_relay.jobs.billing.connections import behind, enter
 from finops_relay.jobs.billing.drop_path import DropPath, Meaning
 from finops_relay.jobs.billing.judging import over_limit
 from finops_relay.jobs.billing.money import rest_rejected
@@ -38,6 +37,7 @@ from finops_relay.jobs.config import in_force
 from finops_relay.jobs.contract import Tenant, ask, known_contract
 from finops_relay.jobs.opening import MAX_WAITS, Opened, heard, opened, read_to_its_end, rejected, waiting
 from finops_relay.jobs.pinning import pinned, pinned_parts
+from finops_relay.jobs.turns import Waiting, behind, enter
 
 MAX_PARTS = 200
 TIME_LEFT_S = 20.0
@@ -88,7 +88,7 @@ def hand_over(ports: Ports, delivery: Delivery) -> Delivery:
     if delivery.stage in {"finished", "queued"}:
         return delivery
     if not delivery.dry_run:
-        held = enter(ports, delivery)
+        held = enter(ports, delivery, _entry(delivery))
         delivery = delivery.but(reason=behind(held) if held is not None else "")
     write_receipt(ports, delivery)
     ports.queue.send(delivery, nonce=delivery.id)
@@ -96,6 +96,17 @@ def hand_over(ports: Ports, delivery: Delivery) -> Delivery:
         return ports.ledger.save(delivery.but(stage="queued").at("queued", ports.clock.now()))
     except LedgerConflict:  # the vendor's function was faster, and has saved what it did
         return delivery
+
+
+def _entry(delivery: Delivery) -> Waiting:
+    work = Work.model_validate(delivery.work)
+    return Waiting(
+        order=delivery.order,
+        key=work.key,
+        month=work.month,
+        whole_month=work.whole_month,
+        addition=bool(work.adds_to),
+    )
 
 
 def name_rejected(delivery_id: str, ports: Ports, waits: Waits) -> Delivery | None:

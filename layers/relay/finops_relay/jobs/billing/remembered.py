@@ -12,6 +12,7 @@ from pydantic import Field
 from finops_relay.cloudzero.records import ContractName
 from finops_relay.delivery.packer import Mode
 from finops_relay.delivery.receipt import Frozen
+from finops_relay.jobs.run import RunWork
 
 KIND = "billing"
 """Of the deliveries, their receipts and their messages."""
@@ -92,13 +93,12 @@ class Removed(Frozen):
     words: str
 
 
-class Work(Frozen):
+class Work(RunWork):
     """How far a delivery is. Kept as ``Delivery.work``."""
 
     connection: str
     month: str
     """YYYY-MM."""
-    contract: str = ""
     whole_month: bool = False
     key: str = ""
     """Whose rows these are: the dropped key, also where mended rows of it are delivered."""
@@ -112,13 +112,6 @@ class Work(Frozen):
     """That one, those that it mends itself, and so on."""
     manifest: str = ""
     """Its key in the drops bucket."""
-    step: str = "check"
-    decision: str = ""
-    """A person's, where the delivery was held: ``send``, ``drop`` or ``arrived``."""
-    decided_by: str = ""
-    """The delivery of the release file."""
-    decisions: tuple[str, ...] = ()
-    """Deliveries of all release files that were obeyed, so that none is twice: it may be held again in between."""
     idempotency_key: str = Field(default="", repr=False)
     """Of the body in hand, while nobody knows whether the vendor has acted."""
     perhaps: tuple[int, ...] = ()
@@ -143,30 +136,6 @@ class Work(Frozen):
     def live(self) -> bool:
         """Whether the vendor can replace, and shows what it has."""
         return self.contract == ContractName.LIVE
-
-
-class Waiting(Frozen):
-    """A prepared delivery of a connection that has not ended."""
-
-    order: str
-    key: str
-    month: str
-    whole_month: bool = False
-    addition: bool = False
-
-
-class Connection(Frozen):
-    """What a connection is busy with. Kept as ``Target.content``."""
-
-    busy: str = ""
-    """The delivery that has it: it is being sent, or held. No other sends anything meanwhile."""
-    waiting: dict[str, Waiting] = Field(default_factory=dict)
-    """By delivery, the busy one included."""
-
-    def without(self, delivery: str) -> Connection:
-        """Return it as it is once *delivery* has ended."""
-        others = {known: of for known, of in self.waiting.items() if known != delivery}
-        return Connection(busy="" if self.busy == delivery else self.busy, waiting=others)
 
 
 class Owner(Frozen):

@@ -1,4 +1,4 @@
-"""Whose turn it is on a connection: one delivery has it, from its first check until it has ended; others wait.
+"""Whose turn it is at a connection or a stream: one delivery has it, from its first check until it has ended.
 
 A held delivery keeps it until a person has decided, and the receipts of those behind say so.
 """
@@ -8,64 +8,87 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from pydantic import Field
+
 from finops_relay.delivery.identity import second_group
 from finops_relay.delivery.ledger import Delivery, Target
 from finops_relay.delivery.ports import Ports
-from finops_relay.delivery.receipt import Outcome
+from finops_relay.delivery.receipt import Frozen, Outcome
 from finops_relay.delivery.telling import write_receipt
 from finops_relay.errors import LedgerConflict, Wait
-from finops_relay.jobs.billing.remembered import Connection, Waiting, Work
 from finops_relay.jobs.opening import change_target
 
 MOST_TOLD = 200
 """Receipts that say at once behind which held delivery they wait; further ones say so when it is their turn to ask."""
 
 
-def enter(ports: Ports, delivery: Delivery) -> Delivery | None:
+class Waiting(Frozen):
+    """A prepared delivery that has not ended."""
+
+    order: str
+    key: str = ""
+    """Where it matters to those beside it: whose rows these are, of which month, and what becomes of it."""
+    month: str = ""
+    whole_month: bool = False
+    addition: bool = False
+
+
+class Turns(Frozen):
+    """Who sends, and who waits. Kept as ``Target.content``."""
+
+    busy: str = ""
+    """The delivery whose turn it is: it is being sent, or held. No other sends anything meanwhile."""
+    waiting: dict[str, Waiting] = Field(default_factory=dict)
+    """By delivery, the busy one included."""
+
+    def without(self, delivery: str) -> Turns:
+        """Return it as it is once *delivery* has ended."""
+        others = {known: of for known, of in self.waiting.items() if known != delivery}
+        return Turns(busy="" if self.busy == delivery else self.busy, waiting=others)
+
+
+def turns(ports: Ports, target: str) -> Turns:
+    """Return whose turn it is."""
+    return Turns.model_validate(ports.ledger.target(target).content)
+
+
+def enter(ports: Ports, delivery: Delivery, entry: Waiting) -> Delivery | None:
     """Remember that a prepared delivery waits for its turn; return the held one that it waits for, if there is one."""
-    work = Work.model_validate(delivery.work)
-    entry = Waiting(
-        order=delivery.order,
-        key=work.key,
-        month=work.month,
-        whole_month=work.whole_month,
-        addition=bool(work.adds_to),
-    )
 
     def entered(target: Target) -> Target:
-        connection = Connection.model_validate(target.content)
-        waiting = {**connection.waiting, delivery.id: entry}
-        return _with(target, connection.model_copy(update={"waiting": waiting}))
+        found = Turns.model_validate(target.content)
+        waiting = {**found.waiting, delivery.id: entry}
+        return _with(target, found.model_copy(update={"waiting": waiting}))
 
-    busy = Connection.model_validate(change_target(ports, delivery.target, entered).content).busy
+    busy = Turns.model_validate(change_target(ports, delivery.target, entered).content).busy
     other = ports.ledger.delivery(busy) if busy and busy != delivery.id else None
     return other if other is not None and other.outcome is Outcome.HELD else None
 
 
 def take(ports: Ports, delivery: Delivery) -> str:
-    """Take the connection if nobody has it; return the delivery that has it."""
+    """Take the turn if nobody has it; return the delivery that has it."""
 
     def taken(target: Target) -> Target:
-        connection = Connection.model_validate(target.content)
-        return target if connection.busy else _with(target, connection.model_copy(update={"busy": delivery.id}))
+        found = Turns.model_validate(target.content)
+        return target if found.busy else _with(target, found.model_copy(update={"busy": delivery.id}))
 
-    return Connection.model_validate(change_target(ports, delivery.target, taken).content).busy
+    return Turns.model_validate(change_target(ports, delivery.target, taken).content).busy
 
 
 def leave(ports: Ports, delivery: Delivery) -> None:
-    """Give the connection to the next one; saying it twice changes nothing."""
+    """Give the turn to the next one; saying it twice changes nothing."""
     if delivery.dry_run or not delivery.target:
         return
     change_target(
         ports,
         delivery.target,
-        lambda target: _with(target, Connection.model_validate(target.content).without(delivery.id)),
+        lambda target: _with(target, Turns.model_validate(target.content).without(delivery.id)),
     )
 
 
 @contextmanager
 def past_those_behind(ports: Ports, delivery: Delivery) -> Iterator[None]:
-    """Let a delivery that has the connection come back past those that wait for it, however long it waits itself.
+    """Let a delivery whose turn it is come back past those that wait for it, however long it waits itself.
 
     A message that has waited for long is sent afresh, which would put it behind them.
 
@@ -75,15 +98,14 @@ def past_those_behind(ports: Ports, delivery: Delivery) -> Iterator[None]:
     try:
         yield
     except Wait as wait:
-        if Connection.model_validate(ports.ledger.target(delivery.target).content).busy != delivery.id:
+        if turns(ports, delivery.target).busy != delivery.id:
             raise
         raise Wait(wait.seconds, wait.why, second_group(delivery.target)) from wait
 
 
 def tell_those_behind(ports: Ports, held: Delivery) -> None:
     """Let the receipts of those that wait say behind which held delivery they do."""
-    connection = Connection.model_validate(ports.ledger.target(held.target).content)
-    for known in [known for known in connection.waiting if known != held.id][:MOST_TOLD]:
+    for known in [known for known in turns(ports, held.target).waiting if known != held.id][:MOST_TOLD]:
         other = ports.ledger.delivery(known)
         if other is None or other.outcome is not Outcome.PENDING or other.reason == behind(held):
             continue
@@ -96,6 +118,6 @@ def behind(held: Delivery) -> str:
     return f"waits: behind delivery {held.id} of {held.source.key!r}, which is held: a person must decide"
 
 
-def _with(target: Target, connection: Connection) -> Target:
-    content = connection.model_dump(mode="json")
+def _with(target: Target, now: Turns) -> Target:
+    content = now.model_dump(mode="json")
     return target if target.content == content else target.but(content=content)
