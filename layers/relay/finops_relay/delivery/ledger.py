@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from finops_relay import __version__
-from finops_relay.delivery.receipt import Frozen, Money, Outcome, Receipt, Rows, Source, Unit, receipt_key
+from finops_relay.delivery.receipt import Frozen, Money, Outcome, Receipt, Rows, Source, Unit, Usage, receipt_key
 
 LEDGER_SCHEMA = 1
 """Raised when a field changes its meaning; new fields with defaults do not need it (faults: row 27)."""
@@ -59,6 +59,7 @@ class Delivery(Frozen):
     reason: str = ""
     rows: Rows = Rows()
     money: Money = Money()
+    usage: Usage = Usage()
     units: tuple[Unit, ...] = ()
     filtered_by: dict[str, int] = Field(default_factory=dict)
     rejected_rows: str = ""
@@ -108,6 +109,7 @@ class Delivery(Frozen):
             reason=self.reason,
             rows=self.rows,
             money=self.money,
+            usage=self.usage,
             units=self.units,
             filtered_by=self.filtered_by,
             rejected_rows=self.rejected_rows,

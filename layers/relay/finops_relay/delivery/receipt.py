@@ -64,6 +64,8 @@ def _plain(amount: Decimal) -> str:
 
 Dollars = Annotated[Decimal, PlainSerializer(_plain, return_type=str, when_used="json")]
 """US dollars, exact."""
+Quantity = Annotated[Decimal, PlainSerializer(_plain, return_type=str, when_used="json")]
+"""In a stream's unit, exact."""
 
 
 class ColumnMoney(Frozen):
@@ -92,6 +94,17 @@ class Money(Frozen):
     """``read_back`` less ``sent``."""
     by_column: dict[str, ColumnMoney] = Field(default_factory=dict)
     """The same by each column of costs that any row had, by its name such as ``cost/amortized_cost``."""
+
+
+class Usage(Frozen):
+    """What records of telemetry add up to, in their stream's unit, exact; all None for kinds that carry none."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    in_: Quantity | None = Field(default=None, alias="in")
+    """Of the rows that could be read and are not rejected."""
+    sent: Quantity | None = None
+    """Of the bodies that were taken; where the contract is told whole periods, with what they held already."""
 
 
 class Part(Frozen):
@@ -150,6 +163,7 @@ class Receipt(Frozen):
     """Why the outcome is what it is, in words; empty for the ordinary good ones."""
     rows: Rows
     money: Money
+    usage: Usage = Usage()
     units: tuple[Unit, ...]
     filtered_by: dict[str, int]
     """Rows left out, by the setting that left them out."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn, TypeVar
 
 from finops_relay.errors import InputRefused
 from finops_relay.formats.archives import Budget, csv_members, printable, refuse_other_kinds
@@ -16,7 +16,7 @@ from finops_relay.formats.cost_records import Batch, Chosen, CostRecords, CsvRec
 from finops_relay.formats.cost_rows import COST, START, CostBatch, CostForm, CostRow, CostTotals
 from finops_relay.formats.csv_rows import Readable, RecordReader, csv_line, is_blank
 from finops_relay.formats.focus import FocusForm
-from finops_relay.formats.json_items import Resumed, open_json
+from finops_relay.formats.json_items import JsonItems, Kind, LineItems, Resumed, open_json
 from finops_relay.formats.line_items import REQUIRED, LineItemForm, own_name
 from finops_relay.formats.rejected_rows import RejectedRow
 
@@ -30,12 +30,21 @@ _FORMS = (
 )
 _BOM = b"\xef\xbb\xbf"
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_NO_ROWS_FIX = "export it again and check that it has rows"
+
+Checked = TypeVar("Checked")
 
 
 def open_cost_file(name: str, source: BinaryIO, encoded_bytes: int, budget: Budget) -> BinaryIO:
+    """Opens a dropped file of costs. Arguments and errors as of :func:`open_with_advice`."""
+    return open_with_advice(_FORMS, name, source, encoded_bytes, budget)
+
+
+def open_with_advice(advice: str, name: str, source: BinaryIO, encoded_bytes: int, budget: Budget) -> BinaryIO:
     """Opens a dropped file, gzip or plain, within the ceilings of *budget*.
 
     Args:
+        advice: the forms in which such a file may be dropped, for whoever dropped another one.
         name: the decoded key of the file, for messages.
         source: seekable bytes of the file; stays open, and errors of its own pass through unchanged.
         encoded_bytes: the length of *source*.
@@ -53,16 +62,103 @@ def open_cost_file(name: str, source: BinaryIO, encoded_bytes: int, budget: Budg
         members = list(csv_members(name, source, encoded_bytes, budget))
         stream = None if zipped else members[0].open()
     except InputRefused as refusal:
-        raise _for_costs(refusal) from refusal
+        raise _advised(refusal, advice) from refusal
     if stream is None:
-        raise InputRefused("this is a zip archive", file=printable(name), fix=_FORMS)
+        raise InputRefused("this is a zip archive", file=printable(name), fix=advice)
     return stream
 
 
-def _for_costs(refusal: InputRefused) -> InputRefused:
-    """The refusal of a file with advice for costs, where the advice was for price sheets."""
-    fix = _FORMS if "sheet" in refusal.fix or "CSV" in refusal.fix or ".csv" in refusal.fix else refusal.fix
+def _advised(refusal: InputRefused, advice: str) -> InputRefused:
+    """The refusal of a file with *advice*, where the advice was for price sheets."""
+    fix = advice if "sheet" in refusal.fix or "CSV" in refusal.fix or ".csv" in refusal.fix else refusal.fix
     return InputRefused(refusal.reason, file=refusal.file, line=refusal.line, value=refusal.value, fix=fix)
+
+
+def open_records(  # noqa: PLR0913 -- a file, and what is special about its form
+    advice: str, name: str, stream: Readable, mending: Mending, kind: Kind, *, block_bytes: int
+) -> CsvRecords | JsonItems:
+    """The records of a file, after what its first bytes and, of CSV, the names in its header tell was judged.
+
+    Args:
+        advice: as for :func:`open_with_advice`.
+        name: the file's name, for messages.
+        stream: its decoded bytes.
+        mending: what was mended.
+        kind: of its objects, where it is JSON.
+        block_bytes: how much is read at once.
+
+    Raises:
+        InputRefused: it is empty or of another kind, its JSON holds no such objects, or its header is unusable.
+    """
+    head = b""
+    while len(head) < _HEAD_BYTES and (more := stream.read(_HEAD_BYTES - len(head))):
+        head += more
+    bare = head.removeprefix(_BOM).lstrip()
+    if not bare and len(head) < _HEAD_BYTES:
+        raise InputRefused("the file is empty", file=name, fix=_NO_ROWS_FIX)
+    try:
+        refuse_other_kinds(name, head)
+    except InputRefused as refusal:
+        raise _advised(refusal, advice) from refusal
+    whole = Resumed(head, stream)
+    if bare.startswith((b"[", b"{")):
+        return open_json(name, whole, mending, kind)
+    return CsvRecords(name, RecordReader(name, whole, block_bytes=block_bytes), mending)
+
+
+def refuse_other_separators(name: str, header: Sequence[str], line: int) -> None:
+    """Refuses a *header* that is no header because something else than commas separates its names.
+
+    Raises:
+        InputRefused: it is one.
+    """
+    text = csv_line(header)
+    for separator, title in _SEPARATORS.items():
+        if len(header) == 1 and separator in text:
+            reason = f"the columns are separated by {title}, not by commas"
+            fix = "save it with commas between the columns and points in the amounts"
+            raise InputRefused(reason, file=name, line=line, value=text, fix=fix)
+
+
+def refuse_no_rows(name: str) -> NoReturn:
+    """Refuses a file without rows. Raises InputRefused."""
+    raise InputRefused("the file has no rows", file=name, fix=_NO_ROWS_FIX)
+
+
+def judged(
+    name: str, batch: Batch, read: Callable[[Sequence[Sequence[str]]], Checked]
+) -> Iterator[tuple[Batch, Checked] | RejectedRow]:
+    """Rows that are all right, all at once; otherwise each part for itself, down to the rows that are not.
+
+    Args:
+        name: the file's name, for messages.
+        batch: the rows; blank ones are left out.
+        read: what checks their cells, by column, and remembers nothing of them if it raises CellFault. What was read of
+            a part is handed out before the next part is read.
+
+    Raises:
+        InputRefused: because of a row no other row of the file can be delivered.
+    """
+    try:
+        checked = read(batch.by_column())
+    except CellFault as fault:
+        if isinstance(batch, RowBatch) and len(batch.values) == 1:
+            yield from _rejected(name, batch, fault)
+            return
+        for part in batch.parts():
+            yield from judged(name, part, read)
+        return
+    yield batch, checked
+
+
+def _rejected(name: str, record: RowBatch, fault: CellFault) -> list[RejectedRow]:
+    """The only record of a batch as a rejected row; nothing when it is blank."""
+    line, values = record.lines[0], tuple(record.values[0])
+    if record.blanks and is_blank(values):
+        return []
+    if fault.whole_file:
+        raise InputRefused(fault.error, file=name, line=line, fix=fault.fix) from None
+    return [RejectedRow(line, record.columns, values, fault.error, fault.fix)]
 
 
 def readable_cost(form: str, row: RejectedRow) -> Decimal | None:
@@ -169,8 +265,7 @@ class CostFileReader:
                 yield from self._told(form, chosen)
         self._mending.finish()
         if not self.rows_in and self._only is None:
-            fix = "export it again and check that it has rows"
-            raise InputRefused("the file has no rows", file=self._name, fix=fix)
+            refuse_no_rows(self._name)
 
     def _told(self, form: CostForm, whole: Batch | RejectedRow) -> Iterator[CostBatch | RejectedRow]:
         """Records as rows, counted."""
@@ -180,23 +275,11 @@ class CostFileReader:
                 yield judged
 
     def _opened(self, stream: Readable) -> tuple[CostRecords, CostForm]:
-        """The file's records and their form, after what its first bytes and its header tell was judged."""
-        head = b""
-        while len(head) < _HEAD_BYTES and (more := stream.read(_HEAD_BYTES - len(head))):
-            head += more
-        bare = head.removeprefix(_BOM).lstrip()
-        if not bare and len(head) < _HEAD_BYTES:
-            raise InputRefused("the file is empty", file=self._name, fix="export it again and check that it has rows")
-        try:
-            refuse_other_kinds(self._name, head)
-        except InputRefused as refusal:
-            raise _for_costs(refusal) from refusal
-        whole = Resumed(head, stream)
-        if bare.startswith((b"[", b"{")):
+        """The file's records and their form."""
+        records = open_records(_FORMS, self._name, stream, self._mending, LineItems(), block_bytes=self._block_bytes)
+        if isinstance(records, JsonItems):
             self.form = LineItemForm.name
-            items = open_json(self._name, whole, self._mending)
-            return items, LineItemForm(items.columns, self._item_times)
-        records = CsvRecords(self._name, RecordReader(self._name, whole, block_bytes=self._block_bytes), self._mending)
+            return records, LineItemForm(records.columns, self._item_times)
         self.columns = records.columns
         form = self._csv_form(records)
         self.form = form.name
@@ -220,38 +303,20 @@ class CostFileReader:
         return form
 
     def _unknown_header(self, header: Sequence[str], line: int) -> InputRefused:
-        text = csv_line(header)
-        for separator, title in _SEPARATORS.items():
-            if len(header) == 1 and separator in text:
-                reason = f"the columns are separated by {title}, not by commas"
-                fix = "save it with commas between the columns and points in the amounts"
-                return InputRefused(reason, file=self._name, line=line, value=text, fix=fix)
+        refuse_other_separators(self._name, header, line)
         reason = "the first line is no header of CBF, FOCUS or line items"
-        return InputRefused(reason, file=self._name, line=line, value=text, fix=_FORMS)
+        return InputRefused(reason, file=self._name, line=line, value=csv_line(header), fix=_FORMS)
 
     def _judged(self, form: CostForm, batch: Batch) -> Iterator[CostBatch | RejectedRow]:
-        """Rows that are all right, all at once; otherwise each part for itself, down to the rows that are not."""
-        try:
-            checked = form.read(batch.by_column())
-        except CellFault as fault:
-            if isinstance(batch, RowBatch) and len(batch.values) == 1:
-                yield from self._rejected(batch, fault)
-                return
-            for part in batch.parts():
-                yield from self._judged(form, part)
-            return
-        self._totals.add(checked)
-        self._noted.update(checked.noted)
-        yield CostBatch(batch.lines, checked)
-
-    def _rejected(self, record: RowBatch, fault: CellFault) -> list[RejectedRow]:
-        """The only record of a batch as a rejected row; nothing when it is blank."""
-        line, values = record.lines[0], tuple(record.values[0])
-        if record.blanks and is_blank(values):
-            return []
-        if fault.whole_file:
-            raise InputRefused(fault.error, file=self._name, line=line, fix=fault.fix) from None
-        return [RejectedRow(line, record.columns, values, fault.error, fault.fix)]
+        """The rows of a batch, and what they add to the totals."""
+        for one in judged(self._name, batch, form.read):
+            if isinstance(one, RejectedRow):
+                yield one
+                continue
+            part, checked = one
+            self._totals.add(checked)
+            self._noted.update(checked.noted)
+            yield CostBatch(part.lines, checked)
 
     def _count(self, rows: int) -> None:
         self.rows_in += rows

@@ -1,6 +1,7 @@
 """JSON as records of text: an array of objects, a document that holds one, or an object a line (NDJSON).
 
-Numbers stay the digits that stood in the file. What is nested under ``metadata`` is laid beside it.
+Numbers stay the digits that stood in the file. What is nested (under ``metadata``, in line items) is laid beside the
+rest. What the objects are, a :class:`Kind` says.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from finops_relay.errors import InputRefused
 from finops_relay.formats.cost_cells import TAG, CellFault
@@ -64,28 +65,78 @@ def scalar_text(value: object) -> str | None:
     return "" if value is None else None
 
 
-def open_json(name: str, stream: Readable, mending: Mending) -> JsonItems:
-    """Finds out which kind of JSON a file is, and opens it.
+class Kind(Protocol):
+    """What the objects of a file are, and how one is laid out as cells."""
+
+    noun: str
+    """What several of them are called."""
+    example: str
+    """One of them."""
+    names: tuple[str, ...]
+    """Columns that a file has in any case."""
+    few: str
+    """What to do when a file has more names than anybody means."""
+
+    inside: str
+    """The member of a document that is the list of them."""
+    around: str
+    """The member of a document that is a list of such documents; empty for none."""
+    alone: frozenset[str]
+    """An object with these members is one of them, also where a document was looked for."""
+    nested: tuple[str, ...]
+    """Members that are objects, whose members become cells."""
+
+    def column(self, name: str, within: str) -> str:
+        """The column of the member *name*, which stands in the nested member *within*, or in the object if empty."""
+
+    def cell(self, column: str, value: object) -> tuple[str | None, CellFault | None]:
+        """A *value* as the text of a cell, None where it cannot be one; and what is wrong with it otherwise."""
+
+
+class LineItems:
+    """Line items (openapi), whose tags are nested under ``metadata``."""
+
+    noun = "line items"
+    example = '{"timestamp": "2026-02-01T13:00:00Z", "cost": 1.25}'
+    names: tuple[str, ...] = OWN_NAMES
+    few = "metadata is for tags: a few names that many items share, and their values"
+    inside = "line_items"
+    around = "billing_drops"
+    alone = frozenset({"timestamp", "cost"})
+    nested: tuple[str, ...] = ("metadata",)
+
+    def column(self, name: str, within: str) -> str:
+        """The name; one in ``metadata`` that is named like a line item's own is told apart as a tag."""
+        return TAG + name if within and name.strip().lower() in {*self.names, *self.nested} else name
+
+    def cell(self, column: str, value: object) -> tuple[str | None, CellFault | None]:  # noqa: ARG002 -- all are alike
+        """A scalar as its text."""
+        return scalar_text(value), None
+
+
+def open_json(name: str, stream: Readable, mending: Mending, kind: Kind) -> JsonItems:
+    """Finds out which shape of JSON a file has, and opens it.
 
     Args:
         name: the file's name, for messages.
         stream: its decoded bytes, from the beginning; they begin with a bracket, white space left aside.
         mending: what was mended.
+        kind: of its objects.
 
     Raises:
-        InputRefused: it is a document that is too large, is no JSON, or holds no line items.
+        InputRefused: it is a document that is too large, is no JSON, or does not hold such objects.
     """
     head = b""
     while b"\n" not in head.lstrip() and len(head) <= JSON_BYTES and (more := stream.read(_READ_BYTES)):
         head += more
     first = head.removeprefix(_BOM).lstrip().partition(b"\n")[0].strip()
-    if first.startswith(b"{") and first.endswith(b"}") and not _is_document(first):
-        return NdjsonItems(name, RecordReader(name, Resumed(head, stream)), mending)
+    if first.startswith(b"{") and first.endswith(b"}") and not _is_document(first, kind):
+        return NdjsonItems(name, RecordReader(name, Resumed(head, stream)), mending, kind)
     while len(head) <= JSON_BYTES and (more := stream.read(_READ_BYTES)):
         head += more
     if len(head) > JSON_BYTES:
         raise InputRefused(f"the JSON document is larger than {JSON_BYTES:,} bytes", file=name, fix=_SPLIT)
-    return JsonItems(name, _items(name, head.removeprefix(_BOM)), mending)
+    return JsonItems(name, _items(name, head.removeprefix(_BOM), kind), mending, kind)
 
 
 class Resumed:
@@ -103,18 +154,18 @@ class Resumed:
         return data
 
 
-def _is_document(line: bytes) -> bool:
-    """Whether the first line of a file is an object that holds line items, and no line item."""
+def _is_document(line: bytes, kind: Kind) -> bool:
+    """Whether the first line of a file is an object that holds such objects, and none of them."""
     try:
         found = DECODER.decode(line.decode(errors="surrogateescape"))
     except (json.JSONDecodeError, RecursionError):
         return False
-    return isinstance(found, dict) and bool({"line_items", "billing_drops", "data"} & found.keys())
+    return isinstance(found, dict) and bool({kind.inside, kind.around or kind.inside, "data"} & found.keys())
 
 
-def _items(name: str, data: bytes) -> list[Any]:
+def _items(name: str, data: bytes, kind: Kind) -> list[Any]:
     """The elements of a JSON document."""
-    fix = 'drop an array of objects, or {"line_items": [...]}'
+    fix = f'drop an array of objects, or {{"{kind.inside}": [...]}}'
     try:
         found = DECODER.decode(data.decode(errors="surrogateescape"))
     except json.JSONDecodeError as error:
@@ -122,25 +173,25 @@ def _items(name: str, data: bytes) -> list[Any]:
         raise InputRefused(reason, file=name, line=error.lineno, fix="export it again, whole") from error
     except RecursionError:
         raise InputRefused("the JSON is nested too deeply", file=name, fix=fix) from None
-    items = _listed(found)
+    items = _listed(found, kind)
     if items is None:
-        raise InputRefused("the JSON has no line items where they are looked for", file=name, fix=fix)
+        raise InputRefused(f"the JSON has no {kind.noun} where they are looked for", file=name, fix=fix)
     return items
 
 
-def _listed(found: object) -> list[Any] | None:
-    """The line items of a document; None when it has another shape."""
+def _listed(found: object, kind: Kind) -> list[Any] | None:
+    """The objects of a document; None when it has another shape."""
     if isinstance(found, list):
         return found
     if not isinstance(found, dict) or isinstance(found, Doubled):
         return None
-    if "line_items" in found:
-        return found["line_items"] if isinstance(found["line_items"], list) else None
-    if "billing_drops" not in found:
-        return [found] if {"timestamp", "cost"} <= found.keys() else None
-    drops = found["billing_drops"]
-    lists = [_listed(drop) if isinstance(drop, dict) and "line_items" in drop else None for drop in drops or ()]
-    return [item for items in lists for item in items or ()] if isinstance(drops, list) and None not in lists else None
+    if kind.inside in found:
+        return found[kind.inside] if isinstance(found[kind.inside], list) else None
+    if not kind.around or kind.around not in found:
+        return [found] if kind.alone <= found.keys() else None
+    around = found[kind.around]
+    lists = [_listed(one, kind) if isinstance(one, dict) and kind.inside in one else None for one in around or ()]
+    return [item for items in lists for item in items or ()] if isinstance(around, list) and None not in lists else None
 
 
 class JsonItems:
@@ -150,16 +201,18 @@ class JsonItems:
         name: the file's name, for messages.
         items: the elements.
         mending: what was mended.
+        kind: of the objects.
     """
 
-    def __init__(self, name: str, items: Sequence[Any], mending: Mending) -> None:
+    def __init__(self, name: str, items: Sequence[Any], mending: Mending, kind: Kind) -> None:
         self._name = name
         self._items = items
         self._mending = mending
+        self._kind = kind
         self._lines: list[int] = []
         self._values: list[list[str]] = []
-        self._places = {own: place for place, own in enumerate(OWN_NAMES)}
-        self.columns: tuple[str, ...] = OWN_NAMES
+        self._places = {own: place for place, own in enumerate(kind.names)}
+        self.columns: tuple[str, ...] = kind.names
         self.header_line = 1
 
     def batches(self) -> Iterator[RowBatch | RejectedRow]:
@@ -174,10 +227,10 @@ class JsonItems:
 
     def _take(self, line: int, item: object) -> Iterator[RowBatch | RejectedRow]:
         """Puts one more element behind the others; they go out when they are many or when it has another name."""
-        cells, fault = _flat(item)
+        cells, fault = _flat(item, self._kind)
         written = self._mending.take(line)
         if written is not None:
-            cells, fault = {**cells, **written}, None
+            cells, fault = {**cells, **{self._kind.column(name, ""): text for name, text in written.items()}}, None
         if not cells.keys() <= self._places.keys():
             yield from self._flush()
             self._add_names(cells, line)
@@ -202,9 +255,8 @@ class JsonItems:
             self._places.setdefault(column, len(self._places))
         self.columns = tuple(self._places)
         if len(self.columns) > MAX_NAMES:
-            reason = f"the line items have more than {MAX_NAMES} different names"
-            fix = "metadata is for tags: a few names that many items share, and their values"
-            raise InputRefused(reason, file=self._name, line=line, fix=fix)
+            reason = f"the {self._kind.noun} have more than {MAX_NAMES} different names"
+            raise InputRefused(reason, file=self._name, line=line, fix=self._kind.few)
 
 
 class NdjsonItems(JsonItems):
@@ -214,10 +266,11 @@ class NdjsonItems(JsonItems):
         name: the file's name, for messages.
         reader: cuts it into whole lines.
         mending: what was mended.
+        kind: of the objects.
     """
 
-    def __init__(self, name: str, reader: RecordReader, mending: Mending) -> None:
-        super().__init__(name, (), mending)
+    def __init__(self, name: str, reader: RecordReader, mending: Mending, kind: Kind) -> None:
+        super().__init__(name, (), mending, kind)
         self._reader = reader
 
     def batches(self) -> Iterator[RowBatch | RejectedRow]:
@@ -225,7 +278,7 @@ class NdjsonItems(JsonItems):
         for block in self._reader.blocks():
             for line, text in enumerate(io.StringIO(block.text, newline=None), block.first_line):
                 if not text.isspace():
-                    yield from self._take(line, _line_item(text))
+                    yield from self._take(line, _object_of(text))
         yield from self._flush()
 
 
@@ -235,30 +288,31 @@ class _Unreadable(str):
     __slots__ = ()
 
 
-def _line_item(text: str) -> object:
+def _object_of(text: str) -> object:
     try:
         return DECODER.decode(text)
     except (json.JSONDecodeError, RecursionError):
         return _Unreadable(text.rstrip("\n"))
 
 
-def _flat(item: object) -> tuple[dict[str, str], CellFault | None]:
+def _flat(item: object, kind: Kind) -> tuple[dict[str, str], CellFault | None]:
     """The members of an element as cells by column, and what is wrong with its shape."""
     if not isinstance(item, dict):
         what = "the line is no JSON" if isinstance(item, _Unreadable) else "the element is no JSON object"
-        return {}, CellFault(what, 'write an object, such as {"timestamp": "2026-02-01T13:00:00Z", "cost": 1.25}')
+        return {}, CellFault(what, f"write an object, such as {kind.example}")
     cells: dict[str, str] = {}
     faults: list[CellFault] = []
-    metadata = item.get("metadata")
-    nested = metadata if isinstance(metadata, dict) else {}
-    for owner in (item, nested):
+    nested = {name: item[name] for name in kind.nested if isinstance(item.get(name), dict)}
+    for within, owner in {"": item, **nested}.items():
         if isinstance(owner, Doubled):
             faults.append(CellFault(f"{owner.name[:60]!r} stands twice", "keep one of the two"))
         for name, value in owner.items():
-            if owner is item and name == "metadata" and (value is None or value is metadata is nested):
+            if not within and name in kind.nested and (value is None or name in nested):
                 continue
-            column = _column(name, nested=owner is nested)
-            text = scalar_text(value)
+            column = kind.column(name, within)
+            text, fault = kind.cell(column, value)
+            if fault is not None:
+                faults.append(fault)
             if text is None:
                 faults.append(CellFault(f"{name[:60]!r} is a list or an object", "write a text or a number"))
             elif column in cells:
@@ -269,11 +323,6 @@ def _flat(item: object) -> tuple[dict[str, str], CellFault | None]:
             else:
                 cells[column] = text
     return cells, faults[0] if faults else None
-
-
-def _column(name: str, *, nested: bool) -> str:
-    """The column of a member; one of ``metadata`` that is named like a line item's own is told apart as a tag."""
-    return TAG + name if nested and name.strip().lower() in {*OWN_NAMES, "metadata"} else name
 
 
 def _escaped(text: str) -> str:

@@ -17,9 +17,10 @@ from finops_relay.delivery.waits import Waits
 from finops_relay.errors import InputRefused
 from finops_relay.jobs.billing.remembered import KIND as BILLING
 from finops_relay.jobs.opening import Opened, heard, opened, read_to_its_end
+from finops_relay.jobs.telemetry.remembered import KIND as TELEMETRY
 
 KIND = "release"
-RELEASABLE = frozenset({BILLING})
+RELEASABLE = frozenset({BILLING, TELEMETRY})
 """Kinds of deliveries that go on when they are released."""
 MAX_RELEASE_BYTES = 10_000
 _KEY = re.compile(r"incoming/release/([0-9a-f]{64})\.json")

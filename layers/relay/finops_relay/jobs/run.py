@@ -95,10 +95,13 @@ class Run(ABC, Generic[WorkT]):
     def let_go(self) -> None:
         """Let expire what the delivery has in the spool beside its bodies."""
 
+    def plan(self) -> list[str]:
+        """Return what would be done, step by step."""
+        return [f"send {unit.name}: {unit.rows:,} rows, {unit.bytes:,} bytes" for unit in self.delivery.units]
+
     def planned(self, verdict: str, why: str = "") -> None:
         """End a dry run with what would be done; nothing was written at the vendor."""
-        steps = [f"send {unit.name}: {unit.rows:,} rows, {unit.bytes:,} bytes" for unit in self.delivery.units]
-        plan = {"verdict": verdict, "why": why, "steps": steps if verdict == "would_deliver" else []}
+        plan = {"verdict": verdict, "why": why, "steps": self.plan() if verdict == "would_deliver" else []}
         self.delivery = self.delivery.but(plan=plan)
         for_real = commands.drop_for_real(self.delivery.source)
         self.end(Outcome.UNCHANGED, "a dry run: nothing was written at the vendor", command=for_real)
@@ -162,7 +165,7 @@ class Run(ABC, Generic[WorkT]):
 
     def save(self, delivery: Delivery | None = None, **work: Any) -> None:  # noqa: ANN401 -- fields of the work; pydantic checks them
         """Remember changes of the delivery and of its work."""
-        self.work = type(self.work).model_validate({**dict(self.work), **work})
+        self.work = type(self.work).model_validate({**vars(self.work), **work})
         kept = (delivery or self.delivery).but(work=self.work.model_dump(mode="json"))
         self.delivery = self.ports.ledger.save(kept)
 

@@ -1,0 +1,1 @@
+"""Telemetry: files and records of applications, added up by record and counted once."""

@@ -1,0 +1,89 @@
+"""The records of a delivery in the spool: written by whoever prepares it, read by whoever delivers it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from hashlib import sha256
+from itertools import groupby
+
+from finops_relay.delivery.identity import digest
+from finops_relay.delivery.ledger import Delivery
+from finops_relay.delivery.ports import Ports
+from finops_relay.delivery.telling import write_receipt
+from finops_relay.errors import InputRefused, LedgerConflict
+from finops_relay.formats.cost_cells import SUM_CONTEXT
+from finops_relay.formats.telemetry import Ident, Total, day_of
+from finops_relay.jobs.telemetry.books import Line, Page, decoded, encoded
+from finops_relay.jobs.telemetry.remembered import Work, content_key
+from finops_relay.jobs.turns import Waiting, behind, enter
+
+MAX_DAYS = 1_000
+"""Days that one delivery may have records of; each is an object in the spool, and a word in the ledger."""
+
+
+def written(ports: Ports, delivery: Delivery, totals: Mapping[Ident, Total]) -> tuple[tuple[str, ...], str]:
+    """Write a delivery's records into the spool; return their days and the hash of all.
+
+    Raises:
+        InputRefused: they are of too many days.
+    """
+    lines = [Line(*ident, total.value, total.rows, total.line) for ident, total in sorted(totals.items())]
+    days = {day: list(same) for day, same in groupby(lines, lambda line: day_of(line.period))}
+    if len(days) > MAX_DAYS:
+        fix = f"drop at most {MAX_DAYS:,} days in one file"
+        raise InputRefused(f"the records are of {len(days):,} days", file=delivery.source.key, fix=fix)
+    hashes = []
+    for day, same in days.items():
+        data = encoded(same)
+        hashes.append(sha256(data).hexdigest())
+        with ports.spool.writer(content_key(delivery.id, day), "application/json") as out:
+            out.write(data)
+    return tuple(days), digest(*days, *hashes)
+
+
+def lines_of(ports: Ports, delivery: str, day: str) -> list[Line]:
+    """Return a delivery's records of a day. Raises SourceGone, ShortRead."""
+    key = content_key(delivery, day)
+    return decoded(b"".join(ports.spool.chunks(key)), list[Line], key)
+
+
+def page_of(ports: Ports, key: str) -> Page:
+    """Return a page of a book; an empty one where there is no key. Raises SourceGone, ShortRead."""
+    return decoded(b"".join(ports.spool.chunks(key)), Page, key) if key else Page()
+
+
+def put_page(ports: Ports, key: str, page: Page) -> str:
+    """Keep a page; return its key."""
+    with ports.spool.writer(key, "application/json") as out:
+        out.write(encoded(page))
+    return key
+
+
+def let_go(ports: Ports, keys: Iterable[str]) -> None:
+    """Let objects of the spool expire."""
+    for key in keys:
+        ports.spool.release(key)
+
+
+def total_of(values: Iterable[Decimal]) -> Decimal:
+    """Return the exact sum of some values."""
+    found = Decimal(0)
+    for value in values:
+        found = SUM_CONTEXT.add(found, value)
+    return found
+
+
+def hand_over(ports: Ports, delivery: Delivery) -> Delivery:
+    """Queue a prepared delivery behind the others of its stream; what was queued, or has ended, stays as it is."""
+    if delivery.stage != "prepared":
+        return delivery
+    if not delivery.dry_run:
+        held = enter(ports, delivery, Waiting(order=delivery.order, key=Work.model_validate(delivery.work).stream))
+        delivery = delivery.but(reason=behind(held) if held is not None else "")
+    write_receipt(ports, delivery)
+    ports.queue.send(delivery, nonce=delivery.id)
+    try:
+        return ports.ledger.save(delivery.but(stage="queued").at("queued", ports.clock.now()))
+    except LedgerConflict:  # the vendor's function was faster, and has saved what it did
+        return delivery

@@ -1,0 +1,724 @@
+"""Deliver telemetry: enter it into the stream's book, send what follows from that, and remember each step.
+
+What replaces or deletes is repeated until it is heard; what adds is sent once, and where its outcome is unknown a
+person decides (contract page, "Telemetry").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+import msgspec
+from typing_extensions import override
+
+from finops_relay.cloudzero.client import CloudZero
+from finops_relay.cloudzero.records import RecordKey
+from finops_relay.delivery.ledger import Delivery
+from finops_relay.delivery.packer import MAX_BODY_BYTES
+from finops_relay.delivery.ports import Ports, Queue
+from finops_relay.delivery.receipt import Outcome, Unit
+from finops_relay.delivery.telling import announce
+from finops_relay.delivery.waits import Waits
+from finops_relay.errors import (
+    AnswerNotUnderstood,
+    BodyTooLarge,
+    NotFound,
+    OutcomeUnknown,
+    RequestRefused,
+    SourceGone,
+    VendorError,
+    VendorUnavailable,
+)
+from finops_relay.formats.cost_cells import SUM_CONTEXT
+from finops_relay.formats.telemetry import ALLOCATION, METRIC, Ident, differing, moment_of
+from finops_relay.jobs.run import ABOUT_ROWS, ACCEPTED, IN_DOUBT, OWED, UNSETTLED, Run, at_rest, moved
+from finops_relay.jobs.telemetry.books import Book, Change, Verb, change, day_start
+from finops_relay.jobs.telemetry.content import let_go, lines_of, page_of, put_page, total_of
+from finops_relay.jobs.telemetry.remembered import (
+    Removed,
+    Stream,
+    Work,
+    content_key,
+    page_key,
+    stream_name,
+)
+from finops_relay.jobs.telemetry.sendings import (
+    Body,
+    Going,
+    Gone,
+    Sent,
+    Way,
+    bodies,
+    gone_bodies,
+    gone_of,
+    key_of,
+    periods_of,
+    rewritten,
+    sending,
+    sent_records,
+    way_of,
+)
+from finops_relay.jobs.turns import behind, leave, take
+
+MAX_REWRITES = 200
+"""Bodies made anew for one delivery; a vendor that refuses more refuses something else than records."""
+MAX_ALL_REFUSED = 20
+"""Records refused one by one while none was taken: then it is not the records."""
+MAX_REMOVED = 300
+"""Records refused by the vendor that one delivery names; all that it remembers must fit an item of the ledger."""
+NAMED = 5
+"""Records that a reason names."""
+UNHEARD = (OutcomeUnknown, AnswerNotUnderstood, VendorUnavailable)
+"""After these a body may have been taken."""
+
+
+@dataclass(frozen=True)
+class Vanishing:
+    """Waits while a stream is being deleted, in seconds: the vendor does so in its own time."""
+
+    first_s: float = 10.0
+    cap_s: float = 300.0
+    end_s: float = 3600.0
+
+    def after(self, looks: int) -> float:
+        """Return the wait after *looks* looks."""
+        return min(self.cap_s, self.first_s * 2.0 ** min(looks, 20))
+
+
+def deliver(  # noqa: PLR0913, PLR0917 -- what the handler puts together, each used once
+    delivery: Delivery,
+    ports: Ports,
+    vendor: Callable[[], CloudZero],
+    prepare_queue: Queue,
+    waits: Waits,
+    vanishing: Vanishing,
+    max_bytes: int = MAX_BODY_BYTES,
+) -> Delivery:
+    """Take prepared telemetry as far as it goes now; return it when it is over, held, or somebody else's turn.
+
+    Args:
+        delivery: as the ledger has it.
+        ports: everything outside.
+        vendor: makes the client.
+        prepare_queue: of the function that prepared it, which names the rows that the vendor refused.
+        waits: after trouble.
+        vanishing: while a stream is being deleted.
+        max_bytes: of a body.
+
+    Raises:
+        Wait: the next step comes later; everything is saved.
+        LedgerConflict: another run is at it.
+    """
+    found = at_rest(ports, delivery, prepare_queue)
+    if found is not None:
+        return found
+    work = Work.model_validate(delivery.work)
+    run = _Run(ports, vendor, prepare_queue, waits, delivery, work, vanishing=vanishing, max_bytes=max_bytes)
+    return run.going_on()
+
+
+@dataclass(kw_only=True)
+class _Run(Run[Work]):
+    """One invocation's work on one delivery."""
+
+    vanishing: Vanishing
+    max_bytes: int
+
+    @override
+    def steps(self) -> Mapping[str, Callable[[], None]]:
+        return {
+            "check": self._check,
+            "decided": self._decided,
+            "send": self._send,
+            "erase": self._erase,
+            "vanish": self._vanish,
+            "name": self._name,
+            "finish": self._finish,
+        }
+
+    # --- remembering --------------------------------------------------------------------------------------------------
+
+    def _stream(self) -> Stream:
+        return Stream.model_validate(self.ports.ledger.record(stream_name(self.work.stream)).content)
+
+    def _remember(self, change: Callable[[Stream], Stream]) -> None:
+        """Change the record of the stream."""
+        record = self.ports.ledger.record(stream_name(self.work.stream))
+        before = Stream.model_validate(record.content)
+        after = change(before)
+        if after != before:
+            self.ports.ledger.save_record(record.but(content=after.model_dump(mode="json")))
+
+    @override
+    def accounted(self) -> Delivery:
+        usage = self.delivery.usage.model_copy(update={"sent": self.work.sent})
+        unnamed = self.work.removed[self.work.named :]
+        said = (f"CloudZero refused the record {_said(Ident(r.period, r.labels))}: {r.words}" for r in unnamed)
+        return self.delivery.but(usage=usage).warn(*said)
+
+    @override
+    def as_held(self) -> Delivery:
+        return self.delivery.but(usage=self.delivery.usage.model_copy(update={"sent": self.work.sent}))
+
+    @override
+    def settle(self) -> None:
+        """Write into the record of the stream what it is and holds now, as far as we know."""
+        taken = [unit for unit in self.delivery.units if unit.status == ACCEPTED]
+        doubtful = [unit for unit in self.delivery.units if unit.status == IN_DOUBT]
+        if self.delivery.units and not taken and not doubtful:
+            return
+        try:
+            pages = dict(self.work.staged) if self._whole() else self._settled_pages(taken, doubtful)
+        except SourceGone as error:
+            self.delivery = self.delivery.warn(f"{UNSETTLED}: {error}")
+            return
+        work = self.work
+
+        def now(stream: Stream) -> Stream:
+            kept = {day: key for day, key in {**stream.pages, **pages}.items() if key}
+            frozen = self._frozen() if taken and not stream.kind and work.verb is not Verb.DELETE else {}
+            return stream.model_copy(update={"pages": kept, **frozen})
+
+        self._remember(now)
+
+    @override
+    def doubt_unheard(self) -> None:
+        super().doubt_unheard()
+        for unit in [unit for unit in self.delivery.units if unit.status == OWED]:
+            if unit.spool_key in self.work.perhaps:
+                self.doubt(unit)
+
+    def _frozen(self) -> dict[str, object]:
+        return {"kind": self.work.kind, "granularity": self.work.granularity, "keys": self.work.keys}
+
+    def _whole(self) -> bool:
+        """Return whether everything was taken, just as it was entered into the staged pages."""
+        return not self.work.removed and all(unit.status == ACCEPTED for unit in self.delivery.units)
+
+    def _settled_pages(self, taken: Sequence[Unit], doubtful: Sequence[Unit]) -> dict[str, str]:
+        """Write the pages of the book with what was taken only; return their keys."""
+        accepted, shaken = self._idents(taken), self._idents(doubtful)
+        open_ones = [unit for unit in self.delivery.units if unit.status != ACCEPTED]
+        unsure = {ident.period for ident in self._idents(open_ones)} if self.work.verb is Verb.DELETE else set()
+        pages = {}
+        for day in self.work.staged:
+            book = Book.opened(page_of(self.ports, self.work.base[day]))
+            lines = lines_of(self.ports, self.delivery.id, day)
+            if self.work.verb is Verb.DELETE:
+                mine = [line for line in lines if self._sent_as(line.ident).period not in unsure]
+            else:
+                mine = [line for line in lines if self._sent_as(line.ident) in accepted]
+            change(book, self.work.verb, mine, self.delivery.order, forced=self.work.forced)
+            book.shaken |= {line.ident for line in lines if self._sent_as(line.ident) in shaken}
+            periods = {ident.period for ident in shaken if not ident.labels}
+            book.shaken |= {ident for ident in book.kept if self._sent_as(ident).period in periods}
+            key = page_key(self.work.stream, day, self.delivery.id, f".{self.delivery.version}")
+            pages[day] = put_page(self.ports, key, book.closed())
+        return pages
+
+    def _idents(self, units: Sequence[Unit]) -> set[Ident]:
+        """Return the records that some bodies are about, as they are sent; of a whole period one without labels."""
+        found = set[Ident]()
+        for unit in units:
+            if self._way(unit) is Way.DELETE:
+                found |= {Ident(gone.period, tuple(gone.labels or ())) for gone in gone_of(self.bytes_of(unit))}
+            else:
+                found |= {record.ident for record in self._records(unit)}
+        return found
+
+    def _sent_as(self, ident: Ident) -> Ident:
+        return Ident(day_start(ident.period), ident.labels) if self.work.rolled_up else ident
+
+    @override
+    def let_go(self) -> None:
+        """Let expire what nothing needs any more: the delivery's records, its sidecars, and former pages."""
+        let_go(self.ports, [content_key(self.delivery.id, day) for day in self.work.days])
+        let_go(self.ports, [rows_key(unit.spool_key) for unit in self.delivery.units])
+        if self.delivery.dry_run:
+            let_go(self.ports, self.work.staged.values())
+            return
+        pages = self._stream().pages
+        former = {key for day in self.work.staged for key in (self.work.base[day], self.work.staged[day]) if key}
+        let_go(self.ports, sorted(former - set(pages.values())))
+
+    # --- before anything is sent --------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        """Is it this delivery's turn, and what is to become of it?"""
+        if not self.delivery.dry_run:
+            self._take_turn()
+        if self.client.name != self.work.contract:
+            self.end_other_contract()
+            return
+        stream = self._stream()
+        if self.delivery.order < stream.emptied:
+            reason = "a newer drop has deleted the stream with all that it held"
+            self._end_without(Outcome.SUPERSEDED, reason)
+        elif self.work.whole_stream:
+            self._check_erasing()
+        elif stream.kind and stream.kind != self.work.kind:
+            self._end_without(Outcome.REJECTED, f"the stream is one of {stream.kind} records, and keeps its kind")
+        elif stream.shape is not None and self._differs(stream):
+            fault = differing(self.work.shape, stream.shape)
+            self._end_without(Outcome.REJECTED, f"{fault.error}; {fault.fix}")
+        else:
+            self._enter(stream)
+
+    def _differs(self, stream: Stream) -> bool:
+        if self.work.verb is Verb.DELETE:
+            return stream.granularity != self.work.granularity
+        return stream.shape != self.work.shape
+
+    def _take_turn(self) -> None:
+        """Take the stream. Raises Wait."""
+        while True:
+            busy = take(self.ports, self.delivery)
+            if busy == self.delivery.id:
+                return
+            other = self.ports.ledger.delivery(busy)
+            if other is None or other.outcome.final:
+                if other is not None:  # whoever ended it may have died before saying so
+                    announce(self.ports, other)
+                leave(self.ports, self.delivery.but(id=busy) if other is None else other)
+                continue
+            why = behind(other).removeprefix("waits: ")
+            if other.outcome is not Outcome.HELD:
+                why = f"delivery {other.id} of {other.source.key!r} has the stream"
+            raise self.wait(self.waits.after(self.delivery.waits), why)
+
+    def _end_without(self, outcome: Outcome, reason: str) -> None:
+        """End a delivery of which nothing is sent; a dry run with that verdict."""
+        if self.delivery.dry_run:
+            words = {
+                Outcome.SUPERSEDED: "would_be_superseded",
+                Outcome.REJECTED: "would_be_rejected",
+                Outcome.UNCHANGED: "unchanged",
+            }
+            self.planned(words[outcome], reason)
+            return
+        rows = self.delivery.rows
+        if outcome is Outcome.REJECTED:
+            self.delivery = self.delivery.but(rows=moved(rows, accepted=False))
+        elif outcome is Outcome.UNCHANGED:
+            self.delivery = self.delivery.but(rows=moved(rows, accepted=True))
+        else:
+            self.delivery = self._late(rows.owed)
+        self.end(outcome, reason)
+
+    def _late(self, count: int) -> Delivery:
+        """Return the delivery with *count* owed rows left out, because something newer has their records."""
+        rows = self.delivery.rows
+        by = {**self.delivery.filtered_by, "superseded": self.delivery.filtered_by.get("superseded", 0) + count}
+        left = rows.model_copy(update={"filtered": rows.filtered + count, "owed": rows.owed - count})
+        return self.delivery.but(rows=left, filtered_by=by)
+
+    def _enter(self, stream: Stream) -> None:
+        """Enter the records into the book, and make the bodies that follow from it."""
+        if self.work.verb is Verb.DELETE and stream.kind:  # its file has none; what it leaves, and spares, has
+            self.work = self.work.model_copy(update={"keys": stream.keys})
+        whole, gone, needless = Change(), list[Gone](), [0]
+        base, staged = dict[str, str](), dict[str, str]()
+        work, way = self.work, way_of(self.work.verb, self.work.dialect)
+
+        def going() -> Iterator[Going]:
+            for day in work.days:
+                book = Book.opened(page_of(self.ports, stream.pages.get(day, "")))
+                lines = lines_of(self.ports, self.delivery.id, day)
+                found = change(book, work.verb, lines, self.delivery.order, forced=work.forced)
+                whole.take(found)
+                if not found.applied:
+                    continue
+                base[day] = stream.pages.get(day, "")
+                staged[day] = put_page(self.ports, page_key(work.stream, day, self.delivery.id), book.closed())
+                what = sending(work.verb, found, book, work.shape, work.dialect)
+                gone.extend(what.gone)
+                needless[0] += what.needless
+                yield from what.going
+
+        sheets = [
+            (body, self._written(body, f"{number:04d}"))
+            for number, body in enumerate(
+                bodies(type(self.client), work.dialect, work.shape, way, going(), self.max_bytes), 1
+            )
+        ]
+        for body in gone_bodies(gone, live=work.live):
+            sheets.append((body, self._written(body, f"{len(sheets) + 1:04d}")))
+        self._judged(whole, sheets, base, staged, needless[0])
+
+    def _judged(
+        self,
+        whole: Change,
+        sheets: Sequence[tuple[Body, str]],
+        base: dict[str, str],
+        staged: dict[str, str],
+        needless: int,
+    ) -> None:
+        """Decide what is to become of the delivery, now that it is known what it changes."""
+        late = sum(line.rows for line in whole.late.values())
+        verdict, why = self._verdict(whole, late)
+        units = tuple(self._unit(seq, body, key) for seq, (body, key) in enumerate(sheets, 1))
+        if self.delivery.dry_run:
+            self.delivery = self.delivery.but(units=units)
+            self.work = self.work.model_copy(update={"base": base, "staged": staged})
+            self.planned(verdict, why)
+            return
+        if verdict != "would_deliver":
+            let_go(self.ports, [each for unit in units for each in (unit.spool_key, rows_key(unit.spool_key))])
+        if verdict == "would_be_held":
+            let_go(self.ports, staged.values())
+            self.hold(why)
+            return
+        if late and verdict != "would_be_superseded":
+            self.delivery = self._late(late).warn(f"{late:,} rows were left out: newer drops have their records")
+        if verdict != "would_deliver":
+            self.work = self.work.model_copy(update={"base": base, "staged": staged})
+            self._end_without(Outcome.UNCHANGED if verdict == "unchanged" else Outcome.SUPERSEDED, why)
+            return
+        delivery = self.delivery.but(units=units, rows=moved(self.delivery.rows, accepted=True, count=needless))
+        ways = {key: body.way.value for body, key in sheets}
+        self.done(delivery, step="send", ways=ways, base=base, staged=staged)
+
+    def _verdict(self, whole: Change, late: int) -> tuple[str, str]:
+        if whole.doubtful:
+            return "would_be_held", self._why_doubtful(whole)
+        if not whole.applied:
+            return "would_be_superseded", "newer drops have all of its records"
+        if whole.same and not late:
+            return "unchanged", "the stream holds just these values already"
+        return "would_deliver", ""
+
+    def _why_doubtful(self, whole: Change) -> str:
+        some = ", ".join(_said(ident) for ident in sorted(whole.doubtful)[:NAMED])
+        return (
+            f"{len(whole.doubtful):,} records ({some}) were added to by newer drops, and this older one would replace"
+            " them: nobody can say what they should be. 'send' replaces them all the same, 'drop' leaves them"
+        )
+
+    def _written(self, body: Body, name: str) -> str:
+        key = f"telemetry/{self.delivery.id}/body-{name}.json"
+        with self.ports.spool.writer(key, "application/json") as out:
+            out.write(body.data)
+        with self.ports.spool.writer(rows_key(key), "application/json") as out:
+            out.write(msgspec.json.encode(body.rows))
+        return key
+
+    @staticmethod
+    def _unit(seq: int, body: Body, key: str) -> Unit:
+        name = f"{body.way.value}: {body.records:,} records"
+        hashed = sha256(body.data).hexdigest()
+        return Unit(seq=seq, name=name, rows=sum(body.rows), bytes=len(body.data), sha256=hashed, spool_key=key)
+
+    # --- a person's word ----------------------------------------------------------------------------------------------
+
+    def _decided(self) -> None:
+        """Go on as a person has said about a delivery that was held."""
+        doubtful = [unit for unit in self.delivery.units if unit.status == IN_DOUBT]
+        decision = f"by a person's decision (delivery {self.work.decided_by})"
+        if self.work.decision == "drop":
+            self._dropped(decision, doubtful)
+        elif not self.delivery.units:  # nothing was sent yet: it is held because of what it would replace
+            if self.work.decision == "arrived":
+                self._dropped(decision, doubtful)
+            else:
+                self.done(step="check", forced=True)
+        else:
+            delivery = self.delivery
+            for unit in doubtful:
+                arrived = self.work.decision == "arrived"
+                delivery = self.with_unit(unit.model_copy(update={"status": ACCEPTED if arrived else OWED}), delivery)
+                if arrived:
+                    delivery = delivery.but(rows=moved(delivery.rows, accepted=True, count=unit.rows))
+                    delivery = delivery.warn(f"body {unit.seq} was taken for arrived {decision}")
+                    self.work = self._counted(unit)
+            self.done(delivery, step="send")
+
+    def _dropped(self, decision: str, doubtful: list[Unit]) -> None:
+        units = tuple(
+            unit.model_copy(update={"status": "dropped"}) if unit.status == OWED else unit
+            for unit in self.delivery.units
+        )
+        accepted = self.delivery.rows.accepted
+        self.delivery = self.delivery.but(units=units, rows=moved(self.delivery.rows, accepted=False))
+        doubt = "; nobody knows what arrived of the bodies that were in doubt" if doubtful else ""
+        outcome = Outcome.PARTLY_DELIVERED if accepted else Outcome.REJECTED
+        self.end(outcome, f"{decision} nothing more is sent{doubt}")
+
+    # --- sending ------------------------------------------------------------------------------------------------------
+
+    def _send(self) -> None:
+        """Send the next body, unless it may have been sent already and would count twice."""
+        unit = self.owed()
+        if unit is None:
+            self.done(step="name")
+            return
+        way, intent = self._way(unit), f"send {unit.spool_key}"
+        if self.delivery.intent == intent and way in {Way.SUM, Way.MORE}:
+            self._unknown(unit, "the function ended before it heard the answer")
+            return
+        body = self.bytes_of(unit)
+        records = [] if way is Way.DELETE else self._records(unit, body)
+        stream = self._stream()
+        wait_s = stream.wait_s(len(records), self.now())
+        if wait_s:
+            raise self.wait(wait_s, "the pace that CloudZero takes telemetry at (100 records a second)")
+        trying = unit.model_copy(update={"attempts": unit.attempts + 1})
+        self.save(self.with_unit(trying).but(intent=intent))
+        try:
+            request_id = self._told(way, body, records)
+        except VendorError as error:
+            self._not_sent(trying, way, error, known=bool(stream.kind))
+            return
+        accepted = trying.model_copy(update={"status": ACCEPTED, "request_id": request_id})
+        delivery = self.with_unit(accepted).at("first_sent", self.now())
+        rows = moved(delivery.rows, accepted=True, count=unit.rows)
+        self._remember(lambda known: known.having_sent(len(records), self.now()))
+        self.done(delivery.but(rows=rows), **vars(self._counted(unit, records)))
+
+    def _told(self, way: Way, body: bytes, records: Sequence[Sent]) -> str:
+        """Tell the vendor; return the request's id. Raises VendorError."""
+        client, stream, metric = self.client, self.work.stream, self.work.kind == METRIC
+        if way is Way.DELETE:
+            self._deleted([key_of(self.work.dialect, self.work.shape, gone) for gone in gone_of(body)])
+            return ""
+        if way is Way.REPLACE:
+            replace = client.replace_metric_records if metric else client.replace_allocation_records
+            return replace(stream, body)
+        if way is Way.RENEW:
+            self._renewing(periods_of(records))
+        add = client.add_metric_records if metric else client.add_allocation_records
+        return add(stream, body)
+
+    def _renewing(self, periods: Sequence[int]) -> None:
+        """Delete the periods that a body tells anew. Raises VendorError."""
+        shape, dialect = self.work.shape, self.work.dialect
+        try:
+            self._deleted([key_of(dialect, shape, Gone(period, None, 0)) for period in periods])
+        except (RequestRefused, NotFound):
+            if self._stream().kind:  # then there is a stream, and it is something else that is wrong
+                raise
+
+    def _deleted(self, keys: Sequence[RecordKey]) -> None:
+        delete = self.client.delete_metric_records
+        if self.work.kind == ALLOCATION:
+            delete = self.client.delete_allocation_records
+        delete(self.work.stream, keys)
+
+    def _not_sent(self, unit: Unit, way: Way, error: VendorError, *, known: bool) -> None:
+        """Decide what a body that was not taken leads to. Raises VendorError when it is to wait."""
+        if isinstance(error, UNHEARD) and way in {Way.SUM, Way.MORE}:
+            self._unknown(unit, str(error))
+            return
+        if error.retryable:
+            # An intent stays only where the vendor may have acted.
+            unheard = isinstance(error, UNHEARD)
+            perhaps = {*self.work.perhaps, unit.spool_key} if unheard else self.work.perhaps
+            self.save(self.delivery.but(intent=self.delivery.intent if unheard else ""), perhaps=tuple(sorted(perhaps)))
+            raise error
+        self.save(self.delivery.but(intent=""))
+        if way is Way.DELETE:
+            self._not_deleted(unit, error, known=known)
+        elif isinstance(error, BodyTooLarge):
+            self._refused(unit, way, error, too_large=True)
+        elif isinstance(error, RequestRefused) and error.call.status in ABOUT_ROWS:
+            self._refused(unit, way, error, too_large=False)
+        else:
+            raise error
+
+    def _not_deleted(self, unit: Unit, error: VendorError, *, known: bool) -> None:
+        """What was never there is deleted. Raises VendorError."""
+        if known or not isinstance(error, RequestRefused | NotFound):
+            raise error
+        delivery = self.with_unit(unit.model_copy(update={"status": ACCEPTED}))
+        counted = moved(delivery.rows, accepted=True, count=unit.rows)
+        self.done(delivery.but(rows=counted).warn(f"there is nothing to delete from: {error.call.detail or error}"))
+
+    def _unknown(self, unit: Unit, why: str) -> None:
+        """A body that adds may have arrived: its period is told anew where that helps, else a person decides."""
+        self.ports.metrics.count("VendorTrouble")
+        if self._way(unit) is Way.MORE:
+            self._tell_anew(unit, why)
+            return
+        self.delivery = self.doubted(unit)  # saved with its hold only: until then the intent says that nobody knows
+        self.hold(
+            f"nobody knows whether CloudZero has taken body {unit.seq} ({unit.rows:,} rows, s3 object {unit.spool_key}"
+            f" of the spool bucket): {why}. Compare stream {self.work.stream} in CloudZero; then 'send' if it did not"
+            " arrive, 'mark as arrived' if it did, 'drop' to send nothing more"
+        )
+
+    def _tell_anew(self, unit: Unit, why: str) -> None:
+        """Begin the period of a body again, which deletes all that may be there of it. Raises Wait."""
+        units = list(self.delivery.units)
+        place = next(place for place, known in enumerate(units) if known.spool_key == unit.spool_key)
+        first = max(place for place in range(place) if self._way(units[place]) is Way.RENEW)
+        delivery, work = self.delivery, self.work
+        for known in units[first:place]:
+            if known.status == ACCEPTED:
+                delivery = self.with_unit(known.model_copy(update={"status": OWED}), delivery)
+                delivery = delivery.but(rows=moved(delivery.rows, accepted=True, count=-known.rows))
+                records = self._records(known)
+                value = total_of(record.value for record in records)
+                sent = SUM_CONTEXT.subtract(work.sent, value) if work.sent is not None else None
+                work = work.model_copy(update={"sent": sent, "records": work.records - len(records)})
+        self.save(delivery.but(intent=""), **vars(work))
+        raise self.wait(self.waits.after(self.delivery.waits), f"the period is told anew from its beginning: {why}")
+
+    # --- bodies -------------------------------------------------------------------------------------------------------
+
+    def _way(self, unit: Unit) -> Way:
+        return Way(self.work.ways[unit.spool_key])
+
+    def _records(self, unit: Unit, body: bytes | None = None) -> list[Sent]:
+        return sent_records(self.bytes_of(unit) if body is None else body, self.work.shape, self.work.dialect)
+
+    def _counted(self, unit: Unit, records: Sequence[Sent] | None = None) -> Work:
+        """Return the work with what a body adds up to."""
+        if self._way(unit) is Way.DELETE:
+            return self.work
+        if records is None:
+            records = self._records(unit)
+        value = total_of(record.value for record in records)
+        sent = value if self.work.sent is None else SUM_CONTEXT.add(self.work.sent, value)
+        return self.work.model_copy(update={"sent": sent, "records": self.work.records + len(records)})
+
+    def _rows(self, unit: Unit) -> list[int]:
+        return msgspec.json.decode(b"".join(self.ports.spool.chunks(rows_key(unit.spool_key))), type=list[int])
+
+    # --- refused bodies -----------------------------------------------------------------------------------------------
+
+    def _refused(self, unit: Unit, way: Way, error: VendorError, *, too_large: bool) -> None:
+        """Send a body that was refused whole in two; a record that is refused alone is named."""
+        records, rows = self._records(unit), self._rows(unit)
+        if len(records) == 1:
+            if len(self.work.removed) >= MAX_ALL_REFUSED and not self.any_accepted():
+                advice = "check CLOUDZERO_CONTRACT: the tenant may speak the other one"
+                self.end(Outcome.FAILED, f"CloudZero takes no record at all: {error}; {advice}", redrop=True)
+                return
+            self._remove(unit, way, records[0], str(error) if too_large else error.call.detail or str(error))
+            return
+        if self.work.rewritten >= MAX_REWRITES:
+            self.end(Outcome.FAILED, f"bodies are refused again and again: {error}", redrop=True)
+            return
+        halves = list(self._halves(way, records, rows))
+        said = f"a body was refused whole and is sent in parts: {error}"
+        self._replaced(self.delivery.warn(said), unit, halves)
+
+    def _halves(self, way: Way, records: Sequence[Sent], rows: Sequence[int]) -> Iterator[Body]:
+        """Cut a body in two; between two periods where they are told whole."""
+        half = len(records) // 2
+        whole = not self.work.live and way is not Way.SUM
+        borders = [
+            place for place in range(1, len(records)) if records[place].ident.period != records[place - 1].ident.period
+        ]
+        rest = way
+        if whole and borders:
+            half = min(borders, key=lambda place: abs(place - half))
+        elif whole:
+            way, rest = Way.MORE if way is Way.MORE else Way.RENEW, Way.MORE
+        for part, this in ((slice(None, half), way), (slice(half, None), rest)):
+            yield rewritten(this, [record.text for record in records[part]], rows[part])
+
+    def _remove(self, unit: Unit, way: Way, record: Sent, words: str) -> None:
+        """Go on without a record that the vendor refused; it will be named."""
+        if len(self.work.removed) >= MAX_REMOVED:
+            reason = f"CloudZero refuses more than {MAX_REMOVED} records, one of them because: {words}"
+            self.end(Outcome.FAILED, reason, redrop=True)
+            return
+        removed = (*self.work.removed, Removed(period=record.ident.period, labels=record.ident.labels, words=words))
+        delivery = self.with_unit(unit.model_copy(update={"status": "refused"}))
+        delivery = delivery.but(rows=moved(delivery.rows, accepted=False, count=unit.rows))
+        ways = dict(self.work.ways)
+        units = list(delivery.units)
+        place = next(place for place, known in enumerate(units) if known.spool_key == unit.spool_key)
+        if way is Way.RENEW and place + 1 < len(units) and self._way(units[place + 1]) is Way.MORE:
+            heir = units[place + 1]  # what this body would have deleted, the next one has to
+            ways[heir.spool_key] = Way.RENEW.value
+            delivery = self.with_unit(heir.model_copy(update={"name": heir.name.replace("more", "renew", 1)}), delivery)
+        self.done(delivery, removed=removed, ways=ways)
+
+    def _replaced(self, delivery: Delivery, unit: Unit, made: Sequence[Body]) -> None:
+        """Remember the bodies that take the place of another."""
+        number = self.work.rewritten + 1
+        new = [
+            self._unit(0, body, self._written(body, f"{unit.seq:04d}-{number}-{part}"))
+            for part, body in enumerate(made)
+        ]
+        units = [each for known in delivery.units for each in (new if known.spool_key == unit.spool_key else [known])]
+        numbered = tuple(known.model_copy(update={"seq": seq}) for seq, known in enumerate(units, 1))
+        ways = {key: way for key, way in self.work.ways.items() if key != unit.spool_key}
+        ways |= {known.spool_key: body.way.value for known, body in zip(new, made, strict=True)}
+        self.done(delivery.but(units=numbered), ways=ways, rewritten=number)
+        let_go(self.ports, [unit.spool_key, rows_key(unit.spool_key)])
+
+    # --- a whole stream -----------------------------------------------------------------------------------------------
+
+    def _check_erasing(self) -> None:
+        if self.delivery.dry_run:
+            self.planned("would_deliver")
+            return
+        self.done(step="erase")
+
+    @override
+    def plan(self) -> list[str]:
+        return [f"delete the stream {self.work.stream}"] if self.work.whole_stream else super().plan()
+
+    def _erase(self) -> None:
+        """Delete the stream, and forget what it was."""
+        try:
+            self.client.delete_stream(self.work.stream)
+        except NotFound:
+            self.delivery = self.delivery.warn("CloudZero knows no stream of this name: there was nothing to delete")
+        pages = self._stream().pages.values()
+        order = self.delivery.order
+        self._remember(
+            lambda known: Stream(emptied=max(known.emptied, order), spent=known.spent, spent_at=known.spent_at)
+        )
+        let_go(self.ports, pages)
+        rows = moved(self.delivery.rows, accepted=True)
+        self.done(self.delivery.but(rows=rows), step="vanish" if self.work.live else "finish")
+
+    def _vanish(self) -> None:
+        """Wait until the stream is gone: until then CloudZero refuses new records of its name. Raises Wait."""
+        try:
+            self.client.telemetry_records(self.work.stream, limit=1)
+        except NotFound:
+            self.done(step="finish")
+            return
+        if self.work.watched_s >= self.vanishing.end_s:
+            said = "the stream is still to be seen; CloudZero deletes it in its own time, and refuses records till then"
+            self.done(self.delivery.warn(said), step="finish")
+            return
+        wait = self.vanishing.after(self.work.looks)
+        self.save(looks=self.work.looks + 1, watched_s=self.work.watched_s + wait)
+        raise self.wait(wait, "CloudZero is deleting the stream")
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def _name(self) -> None:
+        """Have the rows of refused records named in the file of rejected rows: only their source knows them."""
+        if len(self.work.removed) <= self.work.named:
+            self.done(step="finish")
+            return
+        self.save(self.delivery.but(stage="naming", attempts=0))
+        self.prepare_queue.send(self.delivery, nonce=self.delivery.id)
+        self.handed_over = True
+
+    def _finish(self) -> None:
+        """End with the outcome that the bodies add up to."""
+        rows = self.delivery.rows
+        if not rows.accepted and rows.rejected:
+            self.end(Outcome.REJECTED, f"all {rows.rejected:,} rows were rejected; mend them and drop them back")
+        elif rows.rejected:
+            self.end(Outcome.PARTLY_DELIVERED, f"{rows.rejected:,} rows were rejected; mend them and drop them back")
+        else:
+            self.end(Outcome.DELIVERED)
+
+
+def rows_key(body_key: str) -> str:
+    """Return where it stands how many input rows each record of a body has."""
+    return f"{body_key}.rows"
+
+
+def _said(ident: Ident) -> str:
+    return f"{moment_of(ident.period):%Y-%m-%dT%H:%MZ} {'/'.join(ident.labels)}".strip()
