@@ -14,25 +14,23 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from decimal import Decimal, InvalidOperation
 from hashlib import sha256
 from random import Random
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from finops_relay.delivery.identity import ObjectVersion, delivery_id
 from finops_relay.delivery.ledger import Delivery
-from finops_relay.delivery.ports import Clock, Ports, Queue
-from finops_relay.errors import LedgerConflict, Wait
 from finops_relay.jobs.billing.prepare import name_rejected
 from finops_relay.jobs.config import CONFIG_NOTE
+from typing_extensions import override
 
 from local.standins.cloudzero import CONNECTION
-from tests.world.billing import POISON, Asked, Billing, billing
-from tests.world.crashes import Fragile, Fuse, SimulatedCrash
-from tests.world.memory import Fifo, MemoryBucket, MemoryLedger, Message, Told
-from tests.world.relay import DROPS, SPOOL, START
+from tests.world.billing import POISON, Billing, billing
+from tests.world.crashes import Fuse
+from tests.world.relay import DROPS
+from tests.world.schedules import Parts, RandomLife
 
 FULL = os.environ.get("RELAY_CHAOS") == "full"
 SCHEDULES = 1_000 if FULL else 100
@@ -43,8 +41,6 @@ NAMES = ("a.csv", "a.csv", "b.csv", "month/m.csv")
 ELSEWHERE = "2025-12-31T00"
 """Of no month here."""
 HOURS = ("01T00", "01T01", "01T07", "02T03")
-VISIBILITY = timedelta(hours=1.5)
-"""After which SQS gives out again what a crashed function had (template: VisibilityTimeout)."""
 WRITES = ("createAnyCostBillingDrop",)
 READS = ("getAnyCostBillingDrop", "validateAnyCostBillingDrop")
 NOT_FOUND = {"kind": "status", "status": 404}
@@ -149,28 +145,15 @@ class Drop:
         return {number: self.lines[number] for number in self.mended}
 
 
-@dataclass
-class Schedule:
+@dataclass(kw_only=True)
+class Schedule(RandomLife[Billing]):
     """One random life of several drops."""
 
-    w: Billing
-    random: Random
-    drops: MemoryBucket
-    spool: MemoryBucket
-    ledger: MemoryLedger
-    queue: Fifo
-    bus: Told
-    asked: Asked
     connections: tuple[str, ...]
     months: tuple[str, ...]
     dropped: dict[str, Drop] = field(default_factory=dict)
-    events: list[ObjectVersion] = field(default_factory=list)
     versions: dict[str, Drop] = field(default_factory=dict)
     """The newest of each key."""
-    sequencer: int = 0x1000
-    crashes: int = 4
-    deciding: dict[str, ObjectVersion] = field(default_factory=dict)
-    """The last release file of each held delivery."""
     decisions: Counter[tuple[str, str]] = field(default_factory=Counter)
     """How often was decided what, by delivery."""
     gone: Counter[str] = field(default_factory=Counter)
@@ -179,8 +162,6 @@ class Schedule:
     """Whether the vendor refuses bodies in which nothing is wrong."""
     failing: bool = False
     """Whether it says what no waiting mends."""
-    left: set[str] = field(default_factory=set)
-    """Held deliveries that nobody will decide about."""
 
     @property
     def live(self) -> bool:
@@ -188,18 +169,6 @@ class Schedule:
         return self.w.contract == "live"
 
     # --- what somebody does -------------------------------------------------------------------------------------------
-
-    def upload(self, key: str, body: bytes, copies: int = 1) -> ObjectVersion:
-        """Drop a file; its event comes once or more often, and out of order."""
-        self.sequencer += 0x10
-        self.w.time[0] += timedelta(milliseconds=5)
-        version = self.drops.upload(key, body)
-        source = ObjectVersion(
-            DROPS, key, version, f"etag-{version}", len(body), f"{self.sequencer:018X}", self.w.time[0]
-        )
-        self.events += [source] * copies
-        self.random.shuffle(self.events)
-        return source
 
     def drop(self) -> None:
         """Drop a new file, a newer version of one, or mended rows."""
@@ -281,6 +250,7 @@ class Schedule:
         self.dropped[whole.id] = whole
         return True
 
+    @override
     def decide(self, held: Delivery) -> None:
         """Decide about a held delivery, and truly: looking at the vendor's own state."""
         doubtful = [unit for unit in held.units if unit.status == "in doubt"]
@@ -336,24 +306,6 @@ class Schedule:
                 return
         raise AssertionError("it does not end")
 
-    def something(self) -> bool:
-        """Do one thing, or let time pass; False when nothing is left to do."""
-        heads = [head for head in self.queue.heads() if not self.behind_left(head)]
-        ready = [head for head in heads if head.visible <= self.w.time[0]]
-        asked, held = self.asked.deliveries, self.held()
-        left = bool(heads or self.events or asked or held)
-        if held and (self.random.random() < 0.1 or not (ready or self.events or asked)):
-            self.decide(self.random.choice(held))
-        elif self.events and (not ready or self.random.random() < 0.5):
-            self.event()
-        elif asked and self.random.random() < 0.5:
-            self.name()
-        elif ready:
-            self.deliver(self.random.choice(ready))
-        elif heads:
-            self.w.time[0] = min(head.visible for head in heads)
-        return left
-
     def order_faults(self) -> None:
         """Order what goes wrong at the vendor."""
         faults = (*FAULTS, *self.random.choice((REFUSALS * 3, ACTING)))
@@ -367,86 +319,16 @@ class Schedule:
                 [{**order, "after": self.random.randrange(5), "times": self.random.choice((1, 1, 2, 3))}]
             )
 
-    def held(self) -> list[Delivery]:
-        """Return the deliveries that somebody may decide about now."""
-        found = []
-        for delivery in self.lives():
-            told = self.deciding.get(delivery.id)
-            release = self.ledger.delivery(delivery_id(told)) if told is not None else None
-            busy = told is not None and (release is None or not release.outcome.final)
-            if delivery.outcome == "held" and delivery.announced and delivery.id not in self.left and not busy:
-                found.append(delivery)
-        return found
-
-    def behind_left(self, message: Message) -> bool:
-        """Return whether a message waits behind a delivery that nobody will decide about."""
-        delivery = self.ledger.delivery(message.delivery)
-        assert delivery is not None
-        busy = self.ledger.target(delivery.target).content.get("busy", "")
-        return busy in self.left and busy != delivery.id and not delivery.dry_run and not self.replaces(delivery, busy)
-
-    def replaces(self, delivery: Delivery, busy: str) -> bool:
-        """Return whether the delivery may still end the one that is in its way, or has not looked yet."""
-        return not delivery.reason.startswith(f"waits: behind delivery {busy}") or delivery.waits == 0
-
-    def fuse(self) -> Fuse:
-        """Return a fuse that blows now and then, rarely enough that nothing is taken for poison."""
-        if self.crashes and self.random.random() < 0.15:
-            self.crashes -= 1
-            return Fuse(self.random.randrange(1, 60))
-        return Fuse()
-
-    def event(self) -> None:
-        """Take an event of S3."""
-        source = self.events.pop()
-        fuse = self.fuse()
-        try:
-            if source.key.startswith("incoming/release/"):
-                self.w.release(source, fuse.ports(self.w))
-            else:
-                self.w.prepare(source, fuse.ports(self.w))
-        except (SimulatedCrash, LedgerConflict, Wait):
-            self.w.time[0] += VISIBILITY
-            self.events.insert(self.random.randrange(len(self.events) + 1), source)
-
-    def name(self) -> None:
-        """Take a message that asks for the names of refused rows; it may come twice."""
-        place = self.random.randrange(len(self.asked.deliveries))
-        asked = self.asked.deliveries.pop(place)
-        fuse = self.fuse()
-        try:
-            name_rejected(asked, fuse.ports(self.w), self.w.waits)
-        except (SimulatedCrash, LedgerConflict, Wait):
-            self.w.time[0] += VISIBILITY
-            self.asked.deliveries.append(asked)
-        else:
-            if self.random.random() < 0.1:
-                self.asked.deliveries.append(asked)
-
-    def deliver(self, message: Message) -> None:
-        """Take a message of the FIFO queue."""
-        fuse = self.fuse()
-        asked = cast("Queue", Fragile(fuse, "asked", self.asked))
-        try:
-            self.w.step(message.delivery, fuse.ports(self.w), fuse.cloudzero(self.w), asked)
-        except Wait as wait:
-            message.visible = self.w.time[0] + timedelta(seconds=wait.seconds)
-        except LedgerConflict:
-            message.visible = self.w.time[0] + timedelta(seconds=30)
-        except SimulatedCrash:
-            message.visible = self.w.time[0] + VISIBILITY
-        else:
-            self.queue.done(message)
+    @override
+    def named(self, delivery_id: str, fuse: Fuse) -> None:
+        name_rejected(delivery_id, fuse.ports(self.w), self.w.waits)
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
+    @override
     def lives(self) -> list[Delivery]:
         """Return the deliveries of the dropped costs, as far as they have begun."""
         return [delivery for drop in self.dropped if (delivery := self.ledger.delivery(drop)) is not None]
-
-    def receipt(self, delivery: Delivery) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.drops.latest(delivery.receipt_key))
-        return found
 
     def rejected(self, delivery: Delivery) -> set[int]:
         """Return the lines that the file of rejected rows names."""
@@ -501,26 +383,17 @@ def fresh(shared: Billing, seed: int) -> Schedule:
     """Begin a schedule with an empty ledger, empty buckets and an empty vendor."""
     random = Random(seed)  # noqa: S311 -- a schedule, no secret
     shared.vendor.reset()
-    time = [START]
-
-    def now() -> Any:  # noqa: ANN401 -- a time
-        time[0] += timedelta(milliseconds=1)
-        return time[0]
-
-    ledger, drops, spool, bus = MemoryLedger(), MemoryBucket(DROPS), MemoryBucket(SPOOL), Told()
-    queue = Fifo(lambda: time[0])
-    ports = Ports(ledger, drops, spool, queue, bus, shared.metrics, Clock(now, lambda: 900.0))
-    asked = Asked()
+    life = Parts()
     body_bytes = random.choice((330, 420, 420, 700, 5_000_000))
-    w = replace(shared, ports=ports, time=time, asked=asked, body_bytes=body_bytes)
+    w = replace(shared, ports=life.ports(shared.metrics), time=life.time, asked=life.asked, body_bytes=body_bytes)
     if w.contract == "live":
         w.vendor.configure({"read_lag_reads": random.choice((0, 0, 0, 1, 3))})
     connections = random.choice(((CONNECTION,), (CONNECTION,), (CONNECTION, OTHER)))
     if random.random() < 0.3:
         rules = json.dumps({"billing": {"connections": {CONNECTION: {"overlap": "replace"}}}})
-        ledger.save_note(CONFIG_NOTE, {"version_id": "1", "text": rules})
+        life.ledger.save_note(CONFIG_NOTE, {"version_id": "1", "text": rules})
     months = tuple(random.choice(MONTHS) for _ in range(random.choice((1, 1, 2))))
-    return Schedule(w, random, drops, spool, ledger, queue, bus, asked, connections, months)
+    return Schedule(w=w, random=random, parts=life, connections=connections, months=months)
 
 
 # --- what must be so at the end ---------------------------------------------------------------------------------------

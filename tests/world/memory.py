@@ -84,6 +84,8 @@ class MemoryBucket:
     """Versions of each key; the number of one in its list is its id."""
     released: set[str] = field(default_factory=set)
     """Keys that may expire."""
+    removed: set[str] = field(default_factory=set)
+    """Keys whose newest version is a delete marker."""
 
     def latest(self, key: str) -> bytes:
         """Return an object's bytes."""
@@ -93,6 +95,7 @@ class MemoryBucket:
         """Write an object; return the id of its version."""
         self.objects.setdefault(key, []).append(body)
         self.released.discard(key)
+        self.removed.discard(key)
         return str(len(self.objects[key]))
 
     def pin(self, bucket: str, key: str) -> ObjectVersion:
@@ -105,7 +108,7 @@ class MemoryBucket:
 
     def listing(self, bucket: str, prefix: str) -> Iterator[ObjectVersion]:
         for key in sorted(self.objects):
-            if key.startswith(prefix):
+            if key.startswith(prefix) and key not in self.removed:
                 yield ObjectVersion(bucket, key, size_bytes=len(self.latest(key)))
 
     def put(self, key: str, body: bytes, content_type: str) -> str:
@@ -124,6 +127,9 @@ class MemoryBucket:
         copy = self._version(self.name, source.key, source.version_id)
         return self.put(f"quarantine/{name}/{source.key.rpartition('/')[2]}", copy, "application/octet-stream")
 
+    def remove(self, key: str) -> None:
+        self.removed.add(key)
+
     def chunks(self, key: str) -> Iterator[bytes]:
         yield self._version(self.name, key, "")
 
@@ -135,7 +141,7 @@ class MemoryBucket:
 
     def _version(self, bucket: str, key: str, version_id: str) -> bytes:
         assert bucket == self.name
-        if key not in self.objects:
+        if key not in self.objects or (key in self.removed and not version_id):
             msg = f"s3://{bucket}/{key} is not there any more"
             raise SourceGone(msg)
         return self.objects[key][int(version_id) - 1 if version_id else -1]

@@ -148,4 +148,3 @@ def telemetry(
             yield found
         finally:
             found.wire.close()
-

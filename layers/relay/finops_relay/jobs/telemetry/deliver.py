@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from hashlib import sha256
 
 import msgspec
@@ -32,7 +33,7 @@ from finops_relay.errors import (
     VendorUnavailable,
 )
 from finops_relay.formats.cost_cells import SUM_CONTEXT
-from finops_relay.formats.telemetry import ALLOCATION, METRIC, Ident, differing, moment_of
+from finops_relay.formats.telemetry import ALLOCATION, METRIC, Ident, day_of, differing, moment_of
 from finops_relay.jobs.run import ABOUT_ROWS, ACCEPTED, IN_DOUBT, OWED, UNSETTLED, Run, at_rest, moved
 from finops_relay.jobs.telemetry.books import Book, Change, Verb, change, day_start
 from finops_relay.jobs.telemetry.content import let_go, lines_of, page_of, put_page, total_of
@@ -55,6 +56,7 @@ from finops_relay.jobs.telemetry.sendings import (
     gone_of,
     key_of,
     periods_of,
+    record_text,
     rewritten,
     sending,
     sent_records,
@@ -179,7 +181,8 @@ class _Run(Run[Work]):
         def now(stream: Stream) -> Stream:
             kept = {day: key for day, key in {**stream.pages, **pages}.items() if key}
             frozen = self._frozen() if taken and not stream.kind and work.verb is not Verb.DELETE else {}
-            return stream.model_copy(update={"pages": kept, **frozen})
+            newest = max(stream.newest, self.delivery.order)
+            return stream.model_copy(update={"pages": kept, "newest": newest, **frozen})
 
         self._remember(now)
 
@@ -202,6 +205,7 @@ class _Run(Run[Work]):
         accepted, shaken = self._idents(taken), self._idents(doubtful)
         open_ones = [unit for unit in self.delivery.units if unit.status != ACCEPTED]
         unsure = {ident.period for ident in self._idents(open_ones)} if self.work.verb is Verb.DELETE else set()
+        refused = {Ident(one.period, one.labels) for one in self.work.removed}
         pages = {}
         for day in self.work.staged:
             book = Book.opened(page_of(self.ports, self.work.base[day]))
@@ -209,11 +213,13 @@ class _Run(Run[Work]):
             if self.work.verb is Verb.DELETE:
                 mine = [line for line in lines if self._sent_as(line.ident).period not in unsure]
             else:
-                mine = [line for line in lines if self._sent_as(line.ident) in accepted]
+                mine = [line for line in lines if self._sent_as(line.ident) in accepted - refused]
             change(book, self.work.verb, mine, self.delivery.order, forced=self.work.forced)
             book.shaken |= {line.ident for line in lines if self._sent_as(line.ident) in shaken}
             periods = {ident.period for ident in shaken if not ident.labels}
             book.shaken |= {ident for ident in book.kept if self._sent_as(ident).period in periods}
+            gone = {Ident(one.period, one.labels) for one in self.work.removed if one.gone}
+            book.kept = {ident: kept for ident, kept in book.kept.items() if self._sent_as(ident) not in gone}
             key = page_key(self.work.stream, day, self.delivery.id, f".{self.delivery.version}")
             pages[day] = put_page(self.ports, key, book.closed())
         return pages
@@ -257,7 +263,7 @@ class _Run(Run[Work]):
             reason = "a newer drop has deleted the stream with all that it held"
             self._end_without(Outcome.SUPERSEDED, reason)
         elif self.work.whole_stream:
-            self._check_erasing()
+            self._check_erasing(stream)
         elif stream.kind and stream.kind != self.work.kind:
             self._end_without(Outcome.REJECTED, f"the stream is one of {stream.kind} records, and keeps its kind")
         elif stream.shape is not None and self._differs(stream):
@@ -625,9 +631,22 @@ class _Run(Run[Work]):
             reason = f"CloudZero refuses more than {MAX_REMOVED} records, one of them because: {words}"
             self.end(Outcome.FAILED, reason, redrop=True)
             return
-        removed = (*self.work.removed, Removed(period=record.ident.period, labels=record.ident.labels, words=words))
-        delivery = self.with_unit(unit.model_copy(update={"status": "refused"}))
-        delivery = delivery.but(rows=moved(delivery.rows, accepted=False, count=unit.rows))
+        deleted = way in {Way.RENEW, Way.MORE}
+        former = self._former(record.ident) if deleted and unit.rows else None
+        one = Removed(
+            period=record.ident.period, labels=record.ident.labels, words=words, gone=deleted and former is None
+        )
+        removed = (*self.work.removed, one)
+        delivery = self.delivery.but(rows=moved(self.delivery.rows, accepted=False, count=unit.rows))
+        if former is not None and former != record.value:  # what it was is told again in its place
+            going = Going(record.ident, former, 0)
+            text = record_text(type(self.client), self.work.dialect, self.work.shape, going)
+            self.work = self.work.model_copy(update={"removed": removed})
+            self._replaced(delivery, unit, [rewritten(way, [text], [0])])
+            return
+        delivery = self.with_unit(unit.model_copy(update={"status": "refused"}), delivery)
+        if not unit.rows:  # no row of this delivery: the book has it from before
+            delivery = delivery.warn(f"CloudZero refused the record {_said(record.ident)}, which it held: {words}")
         ways = dict(self.work.ways)
         units = list(delivery.units)
         place = next(place for place, known in enumerate(units) if known.spool_key == unit.spool_key)
@@ -636,6 +655,12 @@ class _Run(Run[Work]):
             ways[heir.spool_key] = Way.RENEW.value
             delivery = self.with_unit(heir.model_copy(update={"name": heir.name.replace("more", "renew", 1)}), delivery)
         self.done(delivery, removed=removed, ways=ways)
+
+    def _former(self, ident: Ident) -> Decimal | None:
+        """Return what the book has of a record from before this delivery."""
+        base = self.work.base.get(day_of(ident.period), "")
+        kept = Book.opened(page_of(self.ports, base)).kept.get(ident)
+        return kept.value if kept is not None else None
 
     def _replaced(self, delivery: Delivery, unit: Unit, made: Sequence[Body]) -> None:
         """Remember the bodies that take the place of another."""
@@ -653,9 +678,15 @@ class _Run(Run[Work]):
 
     # --- a whole stream -----------------------------------------------------------------------------------------------
 
-    def _check_erasing(self) -> None:
+    def _check_erasing(self, stream: Stream) -> None:
+        """A stream is not deleted by a drop that is older than what it holds, unless a person says so."""
+        newer = self.delivery.order < stream.newest and not self.work.forced
+        why = "newer drops have put records into the stream: 'send' deletes it all the same, 'drop' leaves it"
         if self.delivery.dry_run:
-            self.planned("would_deliver")
+            self.planned("would_be_held" if newer else "would_deliver", why if newer else "")
+            return
+        if newer:
+            self.hold(why)
             return
         self.done(step="erase")
 

@@ -42,6 +42,8 @@ class Stream(Frozen):
     """By day: the key in the spool of the page of its book."""
     emptied: str = ""
     """The order of the drop that deleted the whole stream last."""
+    newest: str = ""
+    """The order of the newest drop that has changed it since."""
     spent: float = 0.0
     """Records sent that the pace has not made up for yet, as of `spent_at`."""
     spent_at: datetime | None = None
@@ -74,6 +76,8 @@ class Removed(Frozen):
     """As it was sent."""
     labels: tuple[str, ...]
     words: str
+    gone: bool = False
+    """Whether what the vendor held of it before was deleted to tell it anew."""
 
 
 class Work(RunWork):
