@@ -1,4 +1,4 @@
-"""``make bench``: speed, memory, start-up, clients and billing drops beside their baselines.
+"""``make bench``: speed, memory, start-up, clients, billing drops and telemetry beside their baselines.
 
 It ends with 1 when a goal is missed that does not depend on time. ``--short`` is what CI runs: less of each. The raw
 numbers of the full form go to ``benchmarks/results/``.
@@ -24,6 +24,7 @@ from benchmarks.costs import FORMS, Packings, pack
 from benchmarks.readers import KINDS
 from benchmarks.reading import Readings, read, store, write_sheets
 from benchmarks.startup import BASELINE, StartUps, start_ups
+from benchmarks.telemetry import RECORDS, Additions, add_up
 from local.rie import missing
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ OVER_HTTPX_MS = 1.0
 ROWWISE_RATIO = 2.0
 PACKING_PEAK_MB = 200.0
 SENDING_OVER = 0.1
+# The goals of telemetry's issue.
+ADDING_RATIO = 2.0
+ADDING_PEAK_GROWTH = 0.1
 
 
 @dataclass(frozen=True)
@@ -69,10 +73,38 @@ class Form:
     """Of the bodies that a file of costs fills; a month of a stream takes 70."""
     packings: int
     """Of each kind, of each form of costs."""
+    usage_rows: tuple[int, int]
+    """Of a file of telemetry; the second is read by ours alone, for its memory."""
+    additions: int
+    """Of the first, of each kind."""
 
 
-FULL = Form("full", (100, 1000), (3, 1), starts=20, imports=15, calls=2_000, policies=7, costs_mb=70, packings=7)
-SHORT = Form("short", (20,), (3,), starts=5, imports=3, calls=300, policies=1, costs_mb=10, packings=2)
+FULL = Form(
+    "full",
+    (100, 1000),
+    (3, 1),
+    starts=20,
+    imports=15,
+    calls=2_000,
+    policies=7,
+    costs_mb=70,
+    packings=7,
+    usage_rows=(500_000, 2_000_000),
+    additions=5,
+)
+SHORT = Form(
+    "short",
+    (20,),
+    (3,),
+    starts=5,
+    imports=3,
+    calls=300,
+    policies=1,
+    costs_mb=10,
+    packings=2,
+    usage_rows=(50_000, 200_000),
+    additions=2,
+)
 
 
 @dataclass
@@ -86,6 +118,7 @@ class Found:
     clients: Clients | None = None
     packings: list[Packings] = field(default_factory=list)
     sent: sending.Sent | None = None
+    additions: list[Additions] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -184,6 +217,15 @@ def packing_goals(found: Sequence[Packings]) -> list[Goal]:
     return goals
 
 
+def adding_goals(found: Sequence[Additions]) -> list[Goal]:
+    """The goals for telemetry."""
+    few, many = found
+    growth = many.peak_mb("ours") / few.peak_mb("ours") - 1
+    what = f"telemetry, {few.rows:,} rows: rows a second, times row by row"
+    grown = f"telemetry: growth of the peak from {few.rows:,} to {many.rows:,} rows of the same records"
+    return [Goal(what, few.times, ADDING_RATIO, at_least=True, timed=True), Goal(grown, growth, ADDING_PEAK_GROWTH)]
+
+
 def print_readings(found: Sequence[Readings]) -> None:
     """The table of speed and memory."""
     print("\nMB/s of decoded sheet (in brackets: by processor time), peak MB of the process")
@@ -236,6 +278,20 @@ def print_packings(found: Sequence[Packings]) -> None:
         )
 
 
+def print_additions(found: Sequence[Additions]) -> None:
+    """The table of telemetry."""
+    print(f"\nTelemetry, {RECORDS:,} records; rows a second of processor time, fastest; peak MB of the process")
+    print(f"  {'rows':<10}{'file MB':>9}{'row by row':>12}{'ours':>11}{'times':>7}{'peaks MB':>15}")
+    for each in found:
+        both = bool(each.added["rowwise"])
+        rowwise, times = (f"{each.rows_per_s('rowwise'):,.0f}", f"{each.times:.2f}") if both else ("", "")
+        peaks = f"{each.peak_mb('rowwise'):.1f} " if both else ""
+        print(
+            f"  {each.rows:<10,}{each.bytes / 1e6:>9.1f}{rowwise:>12}{each.rows_per_s('ours'):>11,.0f}{times:>7}"
+            f"{peaks + format(each.peak_mb('ours'), '.1f'):>15}"
+        )
+
+
 def record(name: str, form: Form, found: Found, goals: Sequence[Goal]) -> Path:
     """Write the raw numbers, which name no path of this machine."""
     sheets: list[dict[str, Any]] = [
@@ -262,6 +318,7 @@ def record(name: str, form: Form, found: Found, goals: Sequence[Goal]) -> Path:
         "clients": asdict(found.clients) if found.clients else None,
         "packings": [asdict(each) for each in found.packings],
         "sent": asdict(found.sent) if found.sent else None,
+        "additions": [asdict(each) for each in found.additions],
         "goals": [asdict(goal) | {"reached": goal.reached} for goal in goals],
     }
     RESULTS.mkdir(exist_ok=True)
@@ -312,11 +369,22 @@ def measure_costs(form: Form, found: Found) -> list[Goal]:
     return [*packing_goals(found.packings), Goal(what, sent.over, SENDING_OVER, timed=True)]
 
 
+def measure_telemetry(form: Form, found: Found) -> list[Goal]:
+    """Measure and print telemetry; the goals."""
+    print("  telemetry …", file=sys.stderr, flush=True)
+    few, many = form.usage_rows
+    with tempfile.TemporaryDirectory(prefix="finops-relay-bench-") as scratch:
+        found.additions = [add_up(Path(scratch), few, form.additions), add_up(Path(scratch), many, 1, ["ours"])]
+    print_additions(found.additions)
+    return adding_goals(found.additions)
+
+
 PARTS: Mapping[str, Callable[[Form, Found], list[Goal]]] = {
     "sheets": measure_sheets,
     "starts": measure_starts,
     "clients": measure_clients,
     "costs": measure_costs,
+    "telemetry": measure_telemetry,
 }
 
 

@@ -260,23 +260,32 @@ class _Objects:
         self._dialect = dialect
         self.names: tuple[str, ...] = (TIMESTAMP, GRANULARITY) if deletion else (TIMESTAMP, VALUE, GRANULARITY)
 
+        self._columns: Cells[tuple[str, str], str] = Cells(self._column)
+        self._keys: Cells[str, str | None] = Cells(self._key)
+
     def column(self, name: str, within: str) -> str:
         """Each dimension and each of the other members has one column, however it was written."""
-        own, key = (None, name) if within else (own_name(name), dimension(name))
-        if own is not None or key is None:
-            return own or name
-        both = key == ELEMENT and _one_place(self._dialect)
-        return key if both else DIMENSION + key
+        return self._columns[name, within]
 
     def cell(self, column: str, value: object) -> tuple[str | None, CellFault | None]:
         """A scalar as its text, and the texts of a list with bars between them."""
-        key = dimension(column)
+        key = self._keys[column]
         if key is None:
             return scalar_text(value), None
         if isinstance(value, list):
             return self._listed(key, value)
         text = scalar_text(value)
         return text, empty(key) if text is not None and not text.strip() else None
+
+    def _column(self, place: tuple[str, str]) -> str:
+        name, within = place
+        own, key = (None, name) if within else (own_name(name), dimension(name))
+        if own is not None or key is None:
+            return own or name
+        return ELEMENT if key == ELEMENT and _one_place(self._dialect) else DIMENSION + key
+
+    def _key(self, column: str) -> str | None:
+        return ELEMENT if column == ELEMENT and _one_place(self._dialect) else dimension(column)
 
     def _listed(self, key: str, values: Sequence[object]) -> tuple[str | None, CellFault | None]:
         texts = [text for text in map(scalar_text, values) if text is not None]

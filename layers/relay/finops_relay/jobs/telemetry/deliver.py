@@ -479,8 +479,8 @@ class _Run(Run[Work]):
         accepted = trying.model_copy(update={"status": ACCEPTED, "request_id": request_id})
         delivery = self.with_unit(accepted).at("first_sent", self.now())
         rows = moved(delivery.rows, accepted=True, count=unit.rows)
-        self._remember(lambda known: known.having_sent(len(records), self.now()))
         self.done(delivery.but(rows=rows), **vars(self._counted(unit, records)))
+        self._remember(lambda known: known.having_sent(len(records), self.now()))
 
     def _told(self, way: Way, body: bytes, records: Sequence[Sent]) -> str:
         """Tell the vendor; return the request's id. Raises VendorError."""
@@ -516,13 +516,15 @@ class _Run(Run[Work]):
         if isinstance(error, UNHEARD) and way in {Way.SUM, Way.MORE}:
             self._unknown(unit, str(error))
             return
+        about_rows = isinstance(error, BodyTooLarge) or error.call.status in ABOUT_ROWS
+        perhaps = set(self.work.perhaps)
+        if way is not Way.SUM and not about_rows:  # the call may have been repeated within, after a lost answer
+            perhaps.add(unit.spool_key)
+        # An intent stays only where the vendor may have acted.
+        intent = self.delivery.intent if isinstance(error, UNHEARD) else ""
+        self.save(self.delivery.but(intent=intent), perhaps=tuple(sorted(perhaps)))
         if error.retryable:
-            # An intent stays only where the vendor may have acted.
-            unheard = isinstance(error, UNHEARD)
-            perhaps = {*self.work.perhaps, unit.spool_key} if unheard else self.work.perhaps
-            self.save(self.delivery.but(intent=self.delivery.intent if unheard else ""), perhaps=tuple(sorted(perhaps)))
             raise error
-        self.save(self.delivery.but(intent=""))
         if way is Way.DELETE:
             self._not_deleted(unit, error, known=known)
         elif isinstance(error, BodyTooLarge):
