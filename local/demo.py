@@ -8,6 +8,7 @@ import os
 import sys
 import time
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -22,6 +23,8 @@ from local.standins.infracost import AWS_ORGANIZATION, AZURE_ORGANIZATION
 EXAMPLES = ROOT / "docs" / "examples"
 PATIENCE_S = 120.0
 WIDTH = 110
+RECORDS = 20
+"""Emitted, each twice."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Drop:
     """Infracost's, that has to use the book in the end."""
     connection: str = ""
     """CloudZero's, that has to hold the costs in the end."""
+    stream: str = ""
+    """CloudZero's, that has to hold the records in the end."""
 
 
 def main() -> int:
@@ -48,7 +53,11 @@ def main() -> int:
         say(f"  stand-ins: Infracost {local.infracost_api_url}, CloudZero {local.cloudzero_api_url}")
         dropped = drops()
         receipts = [shown(local, number, drop) for number, drop in enumerate(dropped, 1)]
+        counted = emitted(local, len(receipts) + 1)
         checks = {**holds_books(local, dropped, receipts), **holds_costs(local, dropped, receipts)}
+        streams = [(drop.stream, receipt) for drop, receipt in zip(dropped, receipts, strict=True) if drop.stream]
+        checks |= holds_streams(local, [*streams, ("checkout", counted)])
+        receipts.append(counted)
         good = told(checks)
     say(f"\n{'Done' if good else 'NOT as promised'}: {len(receipts)} receipts in {time.monotonic() - began:.0f} s.")
     return 0 if good else 1
@@ -96,6 +105,13 @@ def drops() -> list[Drop]:
             "partly_delivered",
             connection=CONNECTIONS[1],
         ),
+        Drop(
+            "Whose share of a cluster is how large: an allocation stream, from a file",
+            "incoming/telemetry/allocation/cluster-share/replace/shares.csv",
+            this_month("telemetry_allocation.csv"),
+            "delivered",
+            stream="cluster-share",
+        ),
     ]
 
 
@@ -118,15 +134,69 @@ def shown(local: Local, number: int, drop: Drop) -> dict[str, Any]:
     s3 = local.stack.client("s3")
     began = time.monotonic()
     version = s3.put_object(Bucket=local.drops_bucket, Key=drop.key, Body=drop.body)["VersionId"]
-    receipt = final_receipt(local, version)
+    receipt = final_receipt(local, lambda found: found["source"]["version"] == version)
     say(f"   -> {receipt['outcome']} after {time.monotonic() - began:.1f} s. Its receipt:\n")
     for line in json.dumps(abridged(receipt), indent=2).splitlines():
         say(f"   {line}")
     return receipt
 
 
-def final_receipt(local: Local, version: str) -> dict[str, Any]:
-    """Wait for the receipt of an object version to be more than pending. Raises TimeoutError."""
+def emitted(local: Local, number: int) -> dict[str, Any]:
+    """Send records to the application queue, each twice; wait for the receipt of their stream, and show it."""
+    say(f"\n{'-' * WIDTH}\n{number}. A service counts its checkouts: {RECORDS} records to the queue, each sent twice")
+    url = local.described()["telemetry_queue_url"]
+    say(f"   aws sqs send-message --queue-url {url} --message-body …")
+    sqs = local.stack.client("sqs")
+    began = time.monotonic()
+    for record in [record for record in records() for _ in range(2)]:
+        sqs.send_message(QueueUrl=url, MessageBody=json.dumps(record))
+    wait_until(lambda: not waiting(local, "TelemetryQueue"), "the records to be gathered")
+    say("   (The schedule counts what has come once a minute here; its message is sent now, so that nobody waits.)")
+    at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    tick = {"source": "aws.events", "detail-type": "Scheduled Event", "time": at}
+    sqs.send_message(QueueUrl=local.stack.resources["TelemetryPrepareQueue"], MessageBody=json.dumps(tick))
+    receipt = final_receipt(local, lambda found: found["target"] == "telemetry/checkout")
+    say(f"   -> {receipt['outcome']} after {time.monotonic() - began:.1f} s. Its receipt:\n")
+    for line in json.dumps(abridged(receipt), indent=2).splitlines():
+        say(f"   {line}")
+    return receipt
+
+
+def records() -> list[dict[str, Any]]:
+    """Return what a service would emit: one record a checkout."""
+    return [
+        {
+            "stream": "checkout",
+            "kind": "metric",
+            "timestamp": f"{month()}-01T{number % 24:02}:{number % 60:02}:00Z",
+            "granularity": "DAILY",
+            "value": "1",
+            "dimensions": {"shop": f"shop-{number % 3}"},
+            "id": f"checkout-{number}",
+        }
+        for number in range(RECORDS)
+    ]
+
+
+def waiting(local: Local, queue: str) -> int:
+    """Return how many messages a queue has, those in hand included."""
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    found = local.stack.client("sqs").get_queue_attributes(QueueUrl=local.stack.resources[queue], AttributeNames=names)
+    return sum(int(count) for count in found["Attributes"].values())
+
+
+def wait_until(so: Callable[[], bool], what: str) -> None:
+    """Wait until it is so. Raises TimeoutError."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not so():
+        if time.monotonic() > deadline:
+            msg = f"waited for {what}, in vain"
+            raise TimeoutError(msg)
+        time.sleep(0.1)
+
+
+def final_receipt(local: Local, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """Wait for the receipt that is *wanted* to be more than pending. Raises TimeoutError."""
     s3 = local.stack.client("s3")
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
@@ -134,11 +204,18 @@ def final_receipt(local: Local, version: str) -> dict[str, Any]:
         for entry in listed.get("Contents", []):
             body = s3.get_object(Bucket=local.drops_bucket, Key=entry["Key"])["Body"].read()
             receipt: dict[str, Any] = json.loads(body)
-            if receipt["source"]["version"] == version and receipt["outcome"] != "pending":
+            if wanted(receipt) and receipt["outcome"] != "pending":
                 return {**receipt, "stands_at": f"s3://{local.drops_bucket}/{entry['Key']}"}
         time.sleep(0.2)
     msg = f"no receipt within {PATIENCE_S:.0f} s; the functions say:\n"
-    names = ("PriceBookPrepare", "InfracostDeliver", "BillingDropPrepare", "CloudZeroDeliver")
+    names = (
+        "PriceBookPrepare",
+        "InfracostDeliver",
+        "BillingDropPrepare",
+        "TelemetryCollect",
+        "TelemetryPrepare",
+        "CloudZeroDeliver",
+    )
     logs = [local.stack.logs(f"{name}Function") for name in names]
     raise TimeoutError(msg + "\n".join(logs)[-4000:])
 
@@ -154,6 +231,7 @@ def abridged(receipt: dict[str, Any]) -> dict[str, Any]:
         **({"reason": receipt["reason"]} if receipt["reason"] else {}),
         "rows": receipt["rows"],
         **({"money": receipt["money"]} if receipt["money"]["in"] is not None else {}),
+        **({"usage": receipt["usage"]} if receipt["usage"]["in"] is not None else {}),
         **({"filtered_by": receipt["filtered_by"]} if receipt["filtered_by"] else {}),
         "units": units,
         **({"rejected_rows": receipt["rejected_rows"]} if receipt["rejected_rows"] else {}),
@@ -214,6 +292,28 @@ def holds_costs(local: Local, dropped: list[Drop], receipts: list[dict[str, Any]
             )
         accepted = receipt["rows"]["accepted"]
         checks[f"{drop.key}: CloudZero holds the {accepted} rows accepted"] = held["count"] == accepted > 0
+    return checks
+
+
+def holds_streams(local: Local, sent: list[tuple[str, dict[str, Any]]]) -> dict[str, bool]:
+    """Print the streams that CloudZero holds now, and return whether they agree with every receipt."""
+    if local.cloudzero is None:
+        return {}
+    streams = local.cloudzero.state()["telemetry"]
+    checks = {}
+    for name, receipt in sent:
+        held = [Decimal(value) for value in streams[name]["records"].values()]
+        say(f"   stream {name:20} {streams[name]['kind']:10} {len(held):5} records, {sum(held)} in all")
+        usage = receipt["usage"]
+        agrees = Decimal(usage["in"]) == Decimal(usage["sent"]) == sum(held) > 0
+        checks[f"stream {name}: in = sent = held, {usage['sent']}"] = agrees
+        rows = receipt["rows"]
+        law = rows["in"] == rows["accepted"] + rows["filtered"] + rows["rejected"] + rows["owed"]
+        checks[f"stream {name}: rows in = accepted + filtered + rejected + owed"] = law
+    rows = sent[-1][1]["rows"]
+    checks[f"{2 * RECORDS} records came through the queue, and {RECORDS} were counted"] = (
+        rows["in"] == 2 * RECORDS and rows["accepted"] == rows["filtered"] == RECORDS
+    )
     return checks
 
 

@@ -53,6 +53,9 @@ PARAMETERS = {
     "ReadBackEndSeconds": "10",
     "RetryFirstSeconds": "1",
     "RetryCapSeconds": "2",
+    # A rule fires by the minute at the finest.
+    "TelemetrySchedule": "rate(1 minute)",
+    "TelemetryBatchSeconds": "1",
 }
 """Who we are at the stand-in, and waits that a person can watch."""
 
@@ -133,6 +136,7 @@ class Local:
             "drops_bucket": self.drops_bucket,
             "infracost": self.infracost_api_url,
             "cloudzero": self.cloudzero_api_url,
+            "telemetry_queue_url": self.stack.outputs["TelemetryQueueUrl"],
         }
 
 

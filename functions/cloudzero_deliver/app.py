@@ -8,11 +8,14 @@ from aws_lambda_powertools.utilities.batch.types import PartialItemFailureRespon
 from finops_relay.aws.batch import Message
 from finops_relay.aws.events import NotUnderstoodError, pointer
 from finops_relay.aws.wiring import Context, relay
+from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Ports
-from finops_relay.jobs.billing.deliver import ReadBack, deliver
+from finops_relay.jobs.billing import deliver as billing
 from finops_relay.jobs.billing.remembered import KIND as BILLING
 from finops_relay.jobs.contract import KIND as CONTRACT
 from finops_relay.jobs.contract import Tenant, find_out
+from finops_relay.jobs.telemetry import deliver as telemetry
+from finops_relay.jobs.telemetry.remembered import KIND as TELEMETRY
 
 
 def lambda_handler(event: dict[str, Any], context: Context) -> PartialItemFailureResponse:
@@ -29,15 +32,37 @@ def go_on(message: Message, ports: Ports) -> None:
         find_out(ports, tenant, lambda: relay().cloudzero(ports.clock))
         return
     delivery = ports.ledger.delivery(told.delivery)
-    if delivery is None or delivery.kind != BILLING:
+    if delivery is not None and delivery.kind == BILLING:
+        deliver_billing(delivery, ports)
+    elif delivery is not None and delivery.kind == TELEMETRY:
+        deliver_telemetry(delivery, ports)
+    else:
         msg = "the message points to nothing that is delivered here"
         raise NotUnderstoodError(msg)
-    deliver(
+
+
+def deliver_billing(delivery: Delivery, ports: Ports) -> None:
+    """Go on with a billing drop."""
+    settings = relay().settings
+    billing.deliver(
         delivery,
         ports,
         lambda: relay().cloudzero(ports.clock),
         relay().prepare_queue,
         relay().waits,
-        ReadBack(settings.poll_first_s, settings.poll_cap_s, settings.read_back_end_s),
+        billing.ReadBack(settings.poll_first_s, settings.poll_cap_s, settings.read_back_end_s),
         relay().pool,
+    )
+
+
+def deliver_telemetry(delivery: Delivery, ports: Ports) -> None:
+    """Go on with telemetry."""
+    settings = relay().settings
+    telemetry.deliver(
+        delivery,
+        ports,
+        lambda: relay().cloudzero(ports.clock),
+        relay().telemetry_prepare_queue,
+        relay().waits,
+        telemetry.Vanishing(settings.poll_first_s, settings.poll_cap_s, settings.read_back_end_s),
     )

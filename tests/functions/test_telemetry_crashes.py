@@ -22,7 +22,7 @@ from tests.world.schedules import VISIBILITY, Parts
 from tests.world.telemetry import Telemetry, folder, metric, telemetry
 
 FIRST = metric(("01T00", "1", "a"), ("01T00", "2", "b"), ("02T00", "4", "a"), ("01T00", "3", "c"))
-BODY_BYTES = 330
+BODY_BYTES = 250
 """Holds two records."""
 
 

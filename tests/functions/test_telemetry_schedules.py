@@ -1,7 +1,8 @@
-"""Random schedules of telemetry: files that replace, add and delete, mended rows, faults, crashes and late events.
+"""Random schedules of telemetry: files that replace, add and delete, mended rows, and records of applications.
 
-At the end each stream holds what its drops amount to, taken in the order in which they were dropped, whatever order
-they arrived in; or a delivery is held and says what is in doubt. The model knows the files, the receipts and what the
+Among faults, crashes, duplicates and events out of order. At the end each stream holds what its drops amount to, taken
+in the order in which they were dropped, whatever order they arrived in; or a delivery is held and says what is in
+doubt. What applications sent counts once by its id. The model knows the files, the records, the receipts and what the
 words replace, sum and delete mean, and nothing else.
 """
 
@@ -14,6 +15,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from decimal import Decimal, InvalidOperation
 from random import Random
 from typing import Any
@@ -21,12 +23,15 @@ from typing import Any
 import pytest
 from finops_relay.delivery.identity import ObjectVersion, delivery_id
 from finops_relay.delivery.ledger import Delivery
+from finops_relay.errors import LedgerConflict
+from finops_relay.jobs.telemetry.collect import INBOX, Sent, collect
+from finops_relay.jobs.telemetry.merge import Bounds, merge
 from finops_relay.jobs.telemetry.prepare import name_rejected
 from typing_extensions import override
 
-from tests.world.crashes import Fuse
+from tests.world.crashes import Fuse, SimulatedCrash
 from tests.world.relay import DROPS
-from tests.world.schedules import Parts, RandomLife
+from tests.world.schedules import VISIBILITY, Parts, RandomLife
 from tests.world.telemetry import Telemetry, telemetry
 
 FULL = os.environ.get("RELAY_CHAOS") == "full"
@@ -85,6 +90,8 @@ OPERATIONS = {
         "deleteMetricTelemetryStream",
     ),
 }
+APPLICATIONS = ("calls", "jobs")
+"""Streams that applications send to."""
 APPLIED = frozenset({"delivered", "partly_delivered", "unchanged"})
 Key = tuple[str, str]
 """Period, as ``2026-03-01T00``, and team."""
@@ -165,6 +172,16 @@ class Schedule(RandomLife[Telemetry]):
     """Bodies that were in doubt and had arrived, by hash."""
     failing: bool = False
     """Whether the vendor says what no waiting mends."""
+    emitting: int = 0
+    """Records that applications will send yet."""
+    emitted: list[dict[str, Any]] = field(default_factory=list)
+    """Records that they have sent, each once."""
+    waiting: list[Sent] = field(default_factory=list)
+    """Messages in the application queue."""
+    due: bool = False
+    """Whether the schedule has fired."""
+    granularity: str = "DAILY"
+    """Of what applications send."""
 
     # --- what somebody does -------------------------------------------------------------------------------------------
 
@@ -265,6 +282,57 @@ class Schedule(RandomLife[Telemetry]):
                 [{**order, "after": self.random.randrange(5), "times": self.random.choice((1, 1, 2, 3))}]
             )
 
+    # --- applications -------------------------------------------------------------------------------------------------
+
+    def emit(self) -> None:
+        """Send some records to the application queue, now and then one of them again, and now and then a bad one."""
+        for _ in range(self.random.choice((1, 2, 5, 10))):
+            bad = self.random.random() < 0.03
+            if self.emitted and self.random.random() < 0.3:
+                record = self.random.choice(self.emitted)
+            else:
+                record = self.record()
+                self.emitted += [] if bad else [record]
+            text = "oops" if bad else json.dumps(record)
+            self.sequencer += 1
+            now = int(self.w.time[0].timestamp() * 1000)
+            self.waiting.append(Sent(f"message-{self.sequencer}", text, now))
+        self.emitting -= 1
+        self.due = True
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "stream": self.random.choice(APPLICATIONS),
+            "kind": "metric",
+            "timestamp": f"2026-03-{self.random.choice(STARTS)}:30:00Z",
+            "granularity": self.granularity,
+            "value": f"{self.random.randrange(1, 3000) / 100:.2f}",
+            "dimensions": {"team": self.random.choice(TEAMS)},
+            "id": f"record-{len(self.emitted)}",
+        }
+
+    def gather(self) -> None:
+        """Take some messages of the application queue; what a crashed function had comes again, in other company."""
+        self.random.shuffle(self.waiting)
+        cut = self.random.randrange(1, len(self.waiting) + 1)
+        try:
+            collect(self.waiting[:cut], self.fuse().ports(self.w))
+        except SimulatedCrash:
+            self.w.time[0] += VISIBILITY
+        else:
+            del self.waiting[: cut if self.random.random() < 0.9 else cut - 1]  # one of them was not deleted in time
+            self.due = True
+
+    def count(self) -> None:
+        """Let the schedule fire."""
+        self.w.time[0] += timedelta(minutes=5)
+        try:
+            merge(self.fuse().ports(self.w), DROPS, self.w.tenant(), Bounds(batches=self.random.choice((1, 2, 100))))
+        except (SimulatedCrash, LedgerConflict):
+            self.w.time[0] += VISIBILITY
+        else:
+            self.due = self.random.random() < 0.2 or any(self.drops.listing(DROPS, INBOX))
+
     # --- what the functions do ----------------------------------------------------------------------------------------
 
     def run(self) -> None:
@@ -277,7 +345,13 @@ class Schedule(RandomLife[Telemetry]):
             if late and self.random.random() < 0.15:
                 late -= 1
                 self.drop()
-            if not self.something() and not late:
+            if self.emitting and self.random.random() < 0.3:
+                self.emit()
+            elif self.waiting and self.random.random() < 0.5:
+                self.gather()
+            elif self.due and self.random.random() < 0.3:
+                self.count()
+            elif not (self.something() or late or self.emitting or self.waiting or self.due):
                 return
         raise AssertionError("it does not end")
 
@@ -309,7 +383,8 @@ def fresh(shared: Telemetry, seed: int) -> Schedule:
     if w.contract == "live":
         w.vendor.configure({"delete_lag_reads": random.choice((0, 0, 1, 3))})
     streams = tuple(random.sample(STREAMS, random.choice((1, 1, 2))))
-    return Schedule(w=w, random=random, parts=life, streams=streams)
+    emitting, granularity = random.choice((0, 1, 3, 6)), random.choice(("DAILY", "HOURLY"))
+    return Schedule(w=w, random=random, parts=life, streams=streams, emitting=emitting, granularity=granularity)
 
 
 # --- what must be so at the end ---------------------------------------------------------------------------------------
@@ -392,8 +467,33 @@ def at_vendor(s: Schedule, stream: Stream) -> dict[Key, Decimal]:
     return found
 
 
+def counted(s: Schedule) -> None:
+    """Check that each stream of applications holds its records, each once, and that the receipts say so."""
+    for name in APPLICATIONS:
+        stream = Stream(name, "metric", s.granularity)
+        records = [record for record in s.emitted if record["stream"] == name]
+        held: dict[Key, Decimal] = {}
+        for record in records:
+            key = period(stream, record["timestamp"][:13]), record["dimensions"]["team"]
+            held[key] = held.get(key, Decimal(0)) + Decimal(record["value"])
+        receipts = [
+            json.loads(versions[-1])
+            for key, versions in s.drops.objects.items()
+            if key.startswith("receipts/telemetry/") and json.loads(versions[-1])["target"] == f"telemetry/{name}"
+        ]
+        rows = Counter[str]()
+        for receipt in receipts:
+            rows.update(receipt["rows"])
+            assert receipt["outcome"] in {*APPLIED, *(("failed", "rejected") if s.failing else ())}, receipt["reason"]
+        assert rows["in"] == rows["accepted"] + rows["filtered"] + rows["rejected"] + rows["owed"]
+        assert rows["in"] - rows["filtered"] == len(records)
+        if not rows["rejected"] and not rows["owed"]:
+            assert at_vendor(s, stream) == as_sent(s, stream, held), name
+
+
 def judge(s: Schedule) -> None:
     """Check that each stream holds what its drops amount to."""
+    counted(s)
     by_stream: dict[Stream, list[tuple[str, Drop, Delivery]]] = {stream: [] for stream in s.streams}
     unsure = set[Stream]()
     for drop in s.dropped.values():

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PROC = Path("/proc")
 STOP_S = 10.0
-KEYS = ["aws", "region", "access_key", "secret_key", "drops_bucket", "infracost", "cloudzero"]
+KEYS = ["aws", "region", "access_key", "secret_key", "drops_bucket", "infracost", "cloudzero", "telemetry_queue_url"]
 OURS = ("AWS_", "INFRACOST_", "CLOUDZERO_", "RELAY_", "MAKE")
 """How the names of variables begin that would reach into what is started."""
 

@@ -162,11 +162,12 @@ class Applications:
             kept = {f"telemetry/{delivery.id}/{day}.json" for day in delivery.work["days"]}
             assert not kept & self.spool.released
             if delivery.outcome.final:
-                assert self.told.outcomes[delivery.id] == [delivery.outcome]
+                assert set(self.told.outcomes[delivery.id]) == {delivery.outcome}
                 assert not kept
             else:
                 assert delivery.stage == "queued"
-                assert [m.delivery for m in self.queue.groups[delivery.group]].count(delivery.id) == 1
+                # Perhaps twice, after a crash: whoever delivers it sees in the ledger how far it is.
+                assert delivery.id in {message.delivery for message in self.queue.groups[delivery.group]}
                 assert sum(rows for _, rows in self.lines(delivery).values()) == delivery.rows.owed
         assert orders == sorted(set(orders))
         pages = set(self.collected(stream).days.values())

@@ -272,6 +272,19 @@ def test_a_read_takes_memory_for_its_buffer_not_for_its_whole(s3: S3Client) -> N
 # --- the rest ------------------------------------------------------------------------------------------------------
 
 
+def test_an_object_that_is_removed_is_listed_no_more_and_its_version_stays(s3: S3Client) -> None:
+    first = dropped(s3, b"first", "state/a")
+    drops = S3Drops(s3, BUCKET)
+    drops.remove("state/a")
+    drops.remove("state/a")
+    drops.remove("state/never")
+    assert list(drops.listing(BUCKET, "state/")) == []
+    with pytest.raises(SourceGone):
+        drops.pin(BUCKET, "state/a")
+    with drops.open(first) as stream:
+        assert stream.read() == b"first"
+
+
 def test_a_copy_in_quarantine_holds_the_bytes_of_that_version(s3: S3Client) -> None:
     first = dropped(s3, b"first", "incoming/price-books/aws/" + "ä" * 490 + ".csv")
     dropped(s3, b"second", first.key)

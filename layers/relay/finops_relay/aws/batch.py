@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,8 @@ class Message:
     age_s: float
     group: str = ""
     """Of a FIFO queue."""
+    sent_ms: int = 0
+    """When it was sent: milliseconds since the epoch."""
 
 
 class _SentAfresh(Exception):
@@ -92,6 +94,21 @@ class Batch:
             processor.process()
         return processor.response()
 
+    def process_whole(
+        self, event: dict[str, Any], handle: Callable[[Sequence[Message]], object]
+    ) -> PartialItemFailureResponse:
+        """Handle all messages at once; if that fails, return every one of them.
+
+        They come back after the queue's own time-out: to set a wait for each of ten thousand takes longer than that.
+        """
+        messages = [_message(SQSRecord(record)) for record in event["Records"]]
+        try:
+            handle(messages)
+        except Exception:  # noqa: BLE001 -- whatever it is, it is logged, and the messages come back
+            logger.exception("the batch failed", messages=len(messages))
+            return {"batchItemFailures": [{"itemIdentifier": message.id} for message in messages]}
+        return {"batchItemFailures": []}
+
     def _give_back(self, message: Message, seconds: float, group: str = "") -> None:
         """Hide a failed message for *seconds*. Raises _SentAfresh when its queue would have lost it.
 
@@ -127,4 +144,5 @@ def _message(record: SQSRecord) -> Message:
         receives=int(record.attributes.approximate_receive_count or 1),
         group=record.attributes.message_group_id or "",
         age_s=max(0.0, time.time() - int(sent_ms) / 1000) if sent_ms else 0.0,
+        sent_ms=int(sent_ms or 0),
     )

@@ -296,6 +296,10 @@ class S3Drops:
             )
         return f"s3://{self._bucket}/{key}"
 
+    def remove(self, key: str) -> None:
+        """Remove an object of ours: a delete marker, in a bucket with versions."""
+        self._s3.delete_object(Bucket=self._bucket, Key=key)
+
 
 class S3Spool:
     """The spool bucket."""

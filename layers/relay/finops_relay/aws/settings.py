@@ -28,6 +28,8 @@ class Settings(BaseModel):
     """The vendor's FIFO queue, for a function that prepares or releases."""
     prepare_queue_url: str = ""
     """The queue of the function that prepares, for one that delivers and asks it to write the rejected rows."""
+    telemetry_prepare_queue_url: str = ""
+    """Likewise, of the one that prepares telemetry."""
     retry_first_s: float = 30.0
     retry_cap_s: float = 900.0
     folder_wait_s: float = 86_400.0

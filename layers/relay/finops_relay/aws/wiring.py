@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -79,6 +79,11 @@ class Relay:
         """Where a delivery is sent back to the function that prepared it."""
         return StandardQueue(self.client("sqs"), self.settings.prepare_queue_url)
 
+    @property
+    def telemetry_prepare_queue(self) -> StandardQueue:
+        """Likewise, for telemetry."""
+        return StandardQueue(self.client("sqs"), self.settings.telemetry_prepare_queue_url)
+
     @cached_property
     def pool(self) -> Executor:
         """A thread for what can be got ready while a vendor's answer is awaited."""
@@ -153,15 +158,29 @@ class Relay:
                 logger.error("message put into quarantine", message_id=message.id, reason=str(error))
                 quarantine_message(ports, message.id, message.body, str(error))
 
-        batch = Batch(
-            sqs=self.client("sqs"),
-            queue_url=self.settings.queue_url,
-            waits=self.waits,
-        )
         try:
-            return batch.process(event, one)
+            return self._batch.process(event, one)
         finally:
             counters.flush()
+
+    def handle_whole(
+        self,
+        event: dict[str, Any],
+        context: Context,
+        job: Callable[[Sequence[Message], Ports], object],
+    ) -> PartialItemFailureResponse:
+        """Run *job* once for all messages of an SQS event."""
+        counters = Counters()
+        ports = self.ports(Clock(now, lambda: context.get_remaining_time_in_millis() / 1000), counters)
+        try:
+            return self._batch.process_whole(event, lambda messages: job(messages, ports))
+        finally:
+            counters.flush()
+
+    @property
+    def _batch(self) -> Batch:
+        """How this function takes its messages."""
+        return Batch(sqs=self.client("sqs"), queue_url=self.settings.queue_url, waits=self.waits)
 
 
 @cache

@@ -71,6 +71,9 @@ class Drops(Protocol):
     def quarantine(self, name: str, source: ObjectVersion) -> str:
         """Copy an object version, bytes untouched, to ``quarantine/{name}/``; return its ``s3://`` address."""
 
+    def remove(self, key: str) -> None:
+        """Remove an object of ours; its versions stay for as long as the bucket keeps them. None is no error."""
+
 
 class Spool(Protocol):
     """The spool bucket: prepared bodies."""

@@ -95,6 +95,14 @@ class Run(ABC, Generic[WorkT]):
     def let_go(self) -> None:
         """Let expire what the delivery has in the spool beside its bodies."""
 
+    def again(self) -> str:
+        """Return the command that delivers the same once more."""
+        return commands.drop_again(self.delivery.source)
+
+    def mend(self) -> str:
+        """Return the commands that fetch the rejected rows, and bring them back mended."""
+        return mend_command(self.delivery, folder_of(self.delivery.source.key))
+
     def plan(self) -> list[str]:
         """Return what would be done, step by step."""
         return [f"send {unit.name}: {unit.rows:,} rows, {unit.bytes:,} bytes" for unit in self.delivery.units]
@@ -184,9 +192,9 @@ class Run(ABC, Generic[WorkT]):
             self.settle()
         self.let_go()
         if redrop:
-            command = commands.drop_again(self.delivery.source)
+            command = self.again()
         elif self.delivery.rejected_rows:
-            command = command or mend_command(self.delivery, folder_of(self.delivery.source.key))
+            command = command or self.mend()
         ended = self.accounted().ended(outcome, self.now(), reason, command)
         self.delivery = self.ports.ledger.save(ended.but(work=self.work.model_dump(mode="json")))
         leave(self.ports, self.delivery)

@@ -7,9 +7,11 @@ from decimal import Decimal
 from hashlib import sha256
 from itertools import groupby
 
+from finops_relay.delivery import commands
 from finops_relay.delivery.identity import digest
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Ports
+from finops_relay.delivery.receipt import rejected_key
 from finops_relay.delivery.telling import write_receipt
 from finops_relay.errors import InputRefused, LedgerConflict
 from finops_relay.formats.cost_cells import SUM_CONTEXT
@@ -18,8 +20,8 @@ from finops_relay.jobs.telemetry.books import Line, Page, decoded, encoded
 from finops_relay.jobs.telemetry.remembered import Work, content_key
 from finops_relay.jobs.turns import Waiting, behind, enter
 
-MAX_DAYS = 1_000
-"""Days that one delivery may have records of; each is an object in the spool, and a word in the ledger."""
+MAX_DAYS = 400
+"""Days that one delivery may have records of: each is an object in the spool and two names in the ledger, 400 KB."""
 
 
 def written(ports: Ports, delivery: Delivery, totals: Mapping[Ident, Total]) -> tuple[tuple[str, ...], str]:
@@ -87,3 +89,10 @@ def hand_over(ports: Ports, delivery: Delivery) -> Delivery:
         return ports.ledger.save(delivery.but(stage="queued").at("queued", ports.clock.now()))
     except LedgerConflict:  # the vendor's function was faster, and has saved what it did
         return delivery
+
+
+def send_again(delivery: Delivery) -> str:
+    """Return the command that fetches the rejected messages of a delivery, and what is to be done with them."""
+    address = f"s3://{delivery.source.bucket}/{rejected_key(delivery.id)}"
+    fetch = commands.copy(address, f"{delivery.id}.csv")
+    return f"{fetch}  # mend what stands under body, and send it to the application queue again"

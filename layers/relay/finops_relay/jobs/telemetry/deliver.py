@@ -36,7 +36,7 @@ from finops_relay.formats.cost_cells import SUM_CONTEXT
 from finops_relay.formats.telemetry import ALLOCATION, METRIC, Ident, day_of, differing, moment_of
 from finops_relay.jobs.run import ABOUT_ROWS, ACCEPTED, IN_DOUBT, OWED, UNSETTLED, Run, at_rest, moved
 from finops_relay.jobs.telemetry.books import Book, Change, Verb, change, day_start
-from finops_relay.jobs.telemetry.content import let_go, lines_of, page_of, put_page, total_of
+from finops_relay.jobs.telemetry.content import let_go, lines_of, page_of, put_page, send_again, total_of
 from finops_relay.jobs.telemetry.remembered import (
     Removed,
     Stream,
@@ -248,6 +248,16 @@ class _Run(Run[Work]):
         pages = self._stream().pages
         former = {key for day in self.work.staged for key in (self.work.base[day], self.work.staged[day]) if key}
         let_go(self.ports, sorted(former - set(pages.values())))
+
+    @override
+    def again(self) -> str:
+        if not self.work.queued:
+            return super().again()
+        return "the running totals have it: the next record of the same dimensions and period sends it again"
+
+    @override
+    def mend(self) -> str:
+        return send_again(self.delivery) if self.work.queued else super().mend()
 
     # --- before anything is sent --------------------------------------------------------------------------------------
 

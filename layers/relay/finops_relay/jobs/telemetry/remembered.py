@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from pydantic import Field
 
+from finops_relay.delivery.identity import digest
 from finops_relay.delivery.receipt import Frozen
 from finops_relay.formats.telemetry import Dialect, Shape
 from finops_relay.jobs.run import RunWork
@@ -147,5 +148,5 @@ def content_key(delivery: str, day: str) -> str:
 
 
 def page_key(stream: str, day: str, delivery: str, settled: str = "") -> str:
-    """Return where the page of a book stands that a delivery has written."""
-    return f"telemetry/books/{stream}/{day}/{delivery}{settled}.json"
+    """Return where the page of a book stands that a delivery has written; short, for the ledger has many of them."""
+    return f"telemetry/books/{digest(stream)[:16]}/{day}/{delivery[:32]}{settled}.json"
