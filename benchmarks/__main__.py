@@ -1,4 +1,4 @@
-"""``make bench``: speed, memory, start-up, clients, billing drops and telemetry beside their baselines.
+"""``make bench``: speed, memory, start-up, clients, billing drops and telemetry beside baselines.
 
 It ends with 1 when a goal is missed that does not depend on time. ``--short`` is what CI runs: less of each. The raw
 numbers of the full form go to ``benchmarks/results/``.
@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import sending
+from benchmarks import queueing, sending
 from benchmarks.clients import BASELINE as IMPORT_BASELINE
 from benchmarks.clients import EXPECTED, Clients, measure
 from benchmarks.costs import FORMS, Packings, pack
@@ -53,6 +53,8 @@ SENDING_OVER = 0.1
 # The goals of telemetry's issue.
 ADDING_RATIO = 2.0
 ADDING_PEAK_GROWTH = 0.1
+WRITES_PER_RECORD = 0.2
+"""Well under one."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class Form:
     """Of a file of telemetry; the second is read by ours alone, for its memory."""
     additions: int
     """Of the first, of each kind."""
+    queued: int
+    """Records of applications."""
 
 
 FULL = Form(
@@ -91,6 +95,7 @@ FULL = Form(
     packings=7,
     usage_rows=(500_000, 2_000_000),
     additions=5,
+    queued=10_000,
 )
 SHORT = Form(
     "short",
@@ -104,6 +109,7 @@ SHORT = Form(
     packings=2,
     usage_rows=(50_000, 200_000),
     additions=2,
+    queued=500,
 )
 
 
@@ -119,6 +125,7 @@ class Found:
     packings: list[Packings] = field(default_factory=list)
     sent: sending.Sent | None = None
     additions: list[Additions] = field(default_factory=list)
+    queued: queueing.Queued | None = None
 
 
 @dataclass(frozen=True)
@@ -319,6 +326,7 @@ def record(name: str, form: Form, found: Found, goals: Sequence[Goal]) -> Path:
         "packings": [asdict(each) for each in found.packings],
         "sent": asdict(found.sent) if found.sent else None,
         "additions": [asdict(each) for each in found.additions],
+        "queued": asdict(found.queued) if found.queued else None,
         "goals": [asdict(goal) | {"reached": goal.reached} for goal in goals],
     }
     RESULTS.mkdir(exist_ok=True)
@@ -379,12 +387,28 @@ def measure_telemetry(form: Form, found: Found) -> list[Goal]:
     return adding_goals(found.additions)
 
 
+def measure_queue(form: Form, found: Found) -> list[Goal]:
+    """Measure and print the application queue; the goals."""
+    print("  queue …", file=sys.stderr, flush=True)
+    queued = found.queued = queueing.measure(form.queued)
+    print(
+        f"\nApplication queue, local stack: {queued.records:,} records, {queued.repeated:,} of them sent twice, in"
+        f" {queued.whole_s:.0f} s ({queued.per_s:,.0f} records a second; putting them into the queue took"
+        f" {queued.sending_s:.0f} s)\n  {queued.deliveries} deliveries, {queued.writes} writes to the ledger:"
+        f" {queued.writes_per_record:.4f} a record; every record counted once"
+    )
+    return [
+        Goal("application queue: writes to the ledger for each record", queued.writes_per_record, WRITES_PER_RECORD)
+    ]
+
+
 PARTS: Mapping[str, Callable[[Form, Found], list[Goal]]] = {
     "sheets": measure_sheets,
     "starts": measure_starts,
     "clients": measure_clients,
     "costs": measure_costs,
     "telemetry": measure_telemetry,
+    "queue": measure_queue,
 }
 
 
