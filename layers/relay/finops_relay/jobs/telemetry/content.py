@@ -23,6 +23,20 @@ from finops_relay.jobs.turns import Waiting, behind, enter
 MAX_DAYS = 400
 """Days that one delivery may have records of: each is an object in the spool and two names in the ledger, 400 KB."""
 
+MAX_A_DAY = 150_000
+"""Different records of one day of a stream: a page of its book is held in memory whole, 2 KB for each (measured)."""
+
+
+def crowded(days: Mapping[str, int]) -> str:
+    """Return what a person is told of days with too many records, by how many each has; empty when none has."""
+    found = [day for day, count in days.items() if count > MAX_A_DAY]
+    if not found:
+        return ""
+    return (
+        f"{found[0]} would have {days[found[0]]:,} different records, and a day of a stream has {MAX_A_DAY:,} at most:"
+        " leave out a dimension, or divide the records among several streams"
+    )
+
 
 def written(ports: Ports, delivery: Delivery, totals: Mapping[Ident, Total]) -> tuple[tuple[str, ...], str]:
     """Write a delivery's records into the spool; return their days and the hash of all.

@@ -36,7 +36,7 @@ from finops_relay.formats.cost_cells import SUM_CONTEXT
 from finops_relay.formats.telemetry import ALLOCATION, METRIC, Ident, day_of, differing, moment_of
 from finops_relay.jobs.run import ABOUT_ROWS, ACCEPTED, IN_DOUBT, OWED, UNSETTLED, Run, at_rest, moved
 from finops_relay.jobs.telemetry.books import Book, Change, Verb, change, day_start
-from finops_relay.jobs.telemetry.content import let_go, lines_of, page_of, put_page, send_again, total_of
+from finops_relay.jobs.telemetry.content import crowded, let_go, lines_of, page_of, put_page, send_again, total_of
 from finops_relay.jobs.telemetry.remembered import (
     Removed,
     Stream,
@@ -334,7 +334,7 @@ class _Run(Run[Work]):
         """Enter the records into the book, and make the bodies that follow from it."""
         if self.work.verb is Verb.DELETE and stream.kind:  # its file has none; what it leaves, and spares, has
             self.work = self.work.model_copy(update={"keys": stream.keys})
-        whole, gone, needless = Change(), list[Gone](), [0]
+        whole, gone, needless, sizes = Change(), list[Gone](), [0], dict[str, int]()
         base, staged = dict[str, str](), dict[str, str]()
         work, way = self.work, way_of(self.work.verb, self.work.dialect)
 
@@ -344,7 +344,8 @@ class _Run(Run[Work]):
                 lines = lines_of(self.ports, self.delivery.id, day)
                 found = change(book, work.verb, lines, self.delivery.order, forced=work.forced)
                 whole.take(found)
-                if not found.applied:
+                sizes[day] = len(book.kept)
+                if not found.applied or crowded(sizes):
                     continue
                 base[day] = stream.pages.get(day, "")
                 staged[day] = put_page(self.ports, page_key(work.stream, day, self.delivery.id), book.closed())
@@ -361,6 +362,11 @@ class _Run(Run[Work]):
         ]
         for body in gone_bodies(gone, live=work.live):
             sheets.append((body, self._written(body, f"{len(sheets) + 1:04d}")))
+        over = crowded(sizes)
+        if over:
+            let_go(self.ports, [*staged.values(), *(each for _, key in sheets for each in (key, rows_key(key)))])
+            self._end_without(Outcome.REJECTED, over)
+            return
         self._judged(whole, sheets, base, staged, needless[0])
 
     def _judged(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO, cast
@@ -21,7 +22,7 @@ from finops_relay.errors import InputRefused, ShortRead, SourceChanged, SourceFo
 from finops_relay.formats.archives import Budget, Ceilings
 from finops_relay.formats.rejected_rows import RejectedFile, RejectedRow, read_mended
 from finops_relay.formats.source_hash import HashedSource
-from finops_relay.formats.telemetry import Dialect, Ident, Shape, Total, moment_of
+from finops_relay.formats.telemetry import Dialect, Ident, Shape, Total, day_of, moment_of
 from finops_relay.formats.telemetry_files import TelemetryReader, open_telemetry_file
 from finops_relay.jobs import mended
 from finops_relay.jobs.config import in_force
@@ -29,7 +30,7 @@ from finops_relay.jobs.contract import Tenant, ask, known_contract
 from finops_relay.jobs.opening import MAX_WAITS, Opened, heard, opened, read_to_its_end, rejected, waiting
 from finops_relay.jobs.telemetry import drop_path
 from finops_relay.jobs.telemetry.books import Verb
-from finops_relay.jobs.telemetry.content import hand_over, let_go, lines_of, total_of, written
+from finops_relay.jobs.telemetry.content import crowded, hand_over, let_go, lines_of, total_of, written
 from finops_relay.jobs.telemetry.drop_path import DropPath, Meaning
 from finops_relay.jobs.telemetry.remembered import KIND, Stream, Work, content_key, stream_name, target_name
 
@@ -328,6 +329,9 @@ class _Preparation:
         if not good:
             none = f"all {reader.rows_in:,} rows were rejected; mend them and drop them back"
             return conclude(self.ports, rejected(self.ports, delivery, none, delivery.next_command))
+        over = crowded(Counter(day_of(ident.period) for ident in totals))
+        if over:
+            raise InputRefused(over, file=self.source.key)
         work, shape = self._work(), reader.shape
         assert shape is not None  # noqa: S101 -- there is a good record, which has one
         days, hashed = written(self.ports, delivery, totals)
