@@ -129,9 +129,9 @@ def run(folder: Path, store_address: str, vendor: str) -> Sent:
     from finops_relay.delivery.defaults import Defaults  # noqa: PLC0415 -- as above
     from finops_relay.delivery.identity import ObjectVersion  # noqa: PLC0415 -- as above
     from finops_relay.delivery.ports import Clock, Ports  # noqa: PLC0415 -- as above
-    from finops_relay.delivery.waits import Waits  # noqa: PLC0415 -- as above
+    from finops_relay.delivery.waits import Looks, Waits  # noqa: PLC0415 -- as above
     from finops_relay.errors import Wait  # noqa: PLC0415 -- as above
-    from finops_relay.jobs.billing.deliver import ReadBack, deliver  # noqa: PLC0415 -- as above
+    from finops_relay.jobs.billing.deliver import deliver  # noqa: PLC0415 -- as above
     from finops_relay.jobs.billing.prepare import prepare  # noqa: PLC0415 -- as above
     from finops_relay.jobs.contract import Tenant  # noqa: PLC0415 -- as above
     from pydantic import SecretStr  # noqa: PLC0415 -- as above
@@ -161,7 +161,7 @@ def run(folder: Path, store_address: str, vendor: str) -> Sent:
     began = time.monotonic()
     with ThreadPoolExecutor(1) as pool:
         try:
-            deliver(delivery, ports, lambda: client, memory, Waits(), ReadBack(), pool)
+            deliver(delivery, ports, lambda: client, memory, Waits(), Looks(), pool)
         except Wait:  # nothing is shown of what was sent: it is to be looked for again
             whole_s = time.monotonic() - began
     sent = memory.deliveries[delivery.id]

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
+from finops_relay.jobs.telemetry.collect import INBOX
 
 from local import build
 from local.bootstrap import BootstrapError
@@ -64,7 +65,11 @@ ALARMS = of_type("AWS::CloudWatch::Alarm")
 BUCKETS = of_type("AWS::S3::Bucket")
 ROLES = of_type("AWS::IAM::Role")
 
+COLLECT = "TelemetryCollectFunction"
+"""It keeps what applications send, whole batches at a time, and waits for nothing: some rules are others for it."""
+
 every_function = pytest.mark.parametrize("name", sorted(FUNCTIONS))
+every_function_that_waits = pytest.mark.parametrize("name", sorted(FUNCTIONS.keys() - {COLLECT}))
 every_bucket = pytest.mark.parametrize("name", sorted(BUCKETS))
 
 
@@ -161,16 +166,31 @@ def test_a_message_is_never_in_two_runs_and_partial_failures_are_reported(name: 
     assert sources(name)[0]["Properties"]["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
 
 
-@every_function
+@every_function_that_waits
 def test_one_message_a_batch_so_that_a_wait_holds_up_nobody_else(name: str) -> None:
     assert sources(name)[0]["Properties"]["BatchSize"] == 1
+
+
+def test_records_of_applications_are_taken_by_the_batch_for_they_wait_for_nothing() -> None:
+    """Ten thousand is the most that Lambda hands over, and more than ten only after at least a second's gathering.
+
+    A batch is kept or comes back as a whole, so that nothing in it holds up anything else.
+    """
+    source, (_, queue) = sources(COLLECT)[0]["Properties"], queue_of(COLLECT)
+    gathering = PARAMETERS[named(source["MaximumBatchingWindowInSeconds"])]
+    assert source["BatchSize"] == 10_000
+    assert gathering["MinValue"] >= 1
+    # Lambda holds messages while it gathers, and their time runs.
+    assert queue["VisibilityTimeout"] >= 6 * FUNCTIONS[COLLECT]["Timeout"] + gathering["MaxValue"]
 
 
 @every_function
 def test_waiting_is_free_and_what_cannot_be_taken_is_kept_longer_than_it_waited(name: str) -> None:
     _, queue = queue_of(name)
     dead = QUEUES[named(queue["RedrivePolicy"]["deadLetterTargetArn"])]
-    assert queue["RedrivePolicy"]["maxReceiveCount"] == 100
+    # What comes back to telemetry_collect waits for S3 alone, each time as long: a week of that, and it never expires.
+    receives = queue["RedrivePolicy"]["maxReceiveCount"]
+    assert receives == 100 or (name == COLLECT and 7 * DAY_S < receives * queue["VisibilityTimeout"] < 9 * DAY_S)
     assert queue["MessageRetentionPeriod"] == 10 * DAY_S
     assert dead["MessageRetentionPeriod"] == 14 * DAY_S
     assert dead.get("FifoQueue", False) is queue.get("FifoQueue", False)
@@ -204,6 +224,12 @@ def test_the_sweep_reaches_every_function_that_waits_for_folders() -> None:
     assert waiting == {named(target["Arn"]) for target in of_type("AWS::Events::Rule")["FolderSweep"]["Targets"]}
 
 
+def test_the_records_of_applications_are_counted_every_few_minutes() -> None:
+    rule = of_type("AWS::Events::Rule")["TelemetrySend"]
+    assert {named(target["Arn"]) for target in rule["Targets"]} == {queue_of("TelemetryPrepareFunction")[0]}
+    assert PARAMETERS[named(rule["ScheduleExpression"])]["Default"] == "rate(5 minutes)"
+
+
 def test_a_queue_that_the_bucket_notifies_takes_its_messages_before_the_bucket_is_made() -> None:
     notified = {named(found["Queue"]) for found in notifications()}
     assert notified
@@ -222,6 +248,8 @@ def test_functions_send_to_one_another_by_their_roles_alone() -> None:
     assert {sender for queue in QUEUES for sender in senders(queue)} == {"s3.amazonaws.com", "events.amazonaws.com"}
     for name in FUNCTIONS:
         told = {named(url) for key, url in variables(name).items() if key.endswith("QUEUE_URL")}
+        if name == COLLECT:  # it gives a batch back whole, and sends nothing afresh
+            told.remove(queue_of(name)[0])
         assert told == {
             named(resource)
             for statement in statements(name)
@@ -238,6 +266,14 @@ def test_a_queue_takes_messages_of_this_account_or_one_rule_only() -> None:
             conditions = {key for condition in statement["Condition"].values() for key in condition}
             assert conditions & {"aws:SourceAccount", "aws:SourceArn"}
             assert named(statement["Resource"]) in {named(queue) for queue in policy["Queues"]}
+
+
+def test_who_may_send_records_is_said_by_the_policies_of_those_who_send() -> None:
+    """Without a policy of its own a queue takes messages from its own account only, of whoever has sqs:SendMessage."""
+    queue, _ = queue_of(COLLECT)
+    assert senders(queue) == {}
+    told = {name: named(output["Value"]) for name, output in TEMPLATE["Outputs"].items() if "Queue" in name}
+    assert told == {"TelemetryQueueUrl": queue, "TelemetryQueueArn": queue}
 
 
 # --- functions -----------------------------------------------------------------------------------------------------
@@ -291,6 +327,7 @@ def test_rights_on_a_bucket_stop_at_a_prefix(name: str) -> None:
 @every_function
 def test_a_function_takes_from_its_own_queue_only_and_its_own_logs(name: str) -> None:
     taking = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"}
+    needed = taking - {"sqs:ChangeMessageVisibility"} if name == COLLECT else taking  # a batch sets no waits
     for statement in statements(name):
         goals = {named(resource) for resource in as_list(statement["Resource"]) if resource != "*"}
         if taking & set(as_list(statement["Action"])):
@@ -298,7 +335,7 @@ def test_a_function_takes_from_its_own_queue_only_and_its_own_logs(name: str) ->
         if any(action.startswith("logs:") for action in as_list(statement["Action"])):
             assert goals == {named(FUNCTIONS[name]["LoggingConfig"]["LogGroup"])}
     granted = {action for statement in statements(name) for action in as_list(statement["Action"])}
-    assert taking <= granted
+    assert taking & granted == needed
 
 
 def test_no_function_can_trigger_us_by_what_it_writes() -> None:
@@ -308,6 +345,25 @@ def test_no_function_can_trigger_us_by_what_it_writes() -> None:
             for resource in as_list(statement["Resource"]) if "s3:PutObject" in as_list(statement["Action"]) else ():
                 written = resource["Fn::Sub"].partition("/")[2].removesuffix("*")
                 assert not [p for p in prefixes if written.startswith(p) or p.startswith(written)], (name, written)
+
+
+def test_nothing_is_deleted_but_what_one_function_of_ours_has_put_into_the_inbox_for_another() -> None:
+    """Row 28: the inbox is below state/, where nothing starts a function, and what was dropped is never deleted."""
+
+    def may(action: str) -> set[tuple[str, str]]:
+        return {
+            (name, resource["Fn::Sub"])
+            for name in FUNCTIONS
+            for statement in statements(name)
+            if action in as_list(statement["Action"])
+            for resource in as_list(statement["Resource"])
+        }
+
+    inbox = f"${{DropsBucket.Arn}}/{INBOX}*"
+    assert may("s3:DeleteObject") == {("TelemetryPrepareFunction", inbox)}
+    assert may("s3:DeleteObjectVersion") == set()
+    assert {written for name, written in may("s3:PutObject") if name == COLLECT} == {inbox}
+    assert not [prefix for prefix in trigger_prefixes() if INBOX.startswith(prefix)]
 
 
 def test_only_functions_that_deliver_can_read_a_credential_and_each_its_own_vendors() -> None:
@@ -404,7 +460,7 @@ NEEDS_A_PERSON = {
     "DeliveryHeld": {"price-book-prepare", "billing-drop-prepare", "cloudzero-deliver"},
     "DeliveryFailed": {"infracost-deliver", "cloudzero-deliver"},
     "Quarantined": {
-        *("price-book-prepare", "billing-drop-prepare", "config-check", "release"),
+        *("price-book-prepare", "billing-drop-prepare", "telemetry-prepare", "config-check", "release"),
         *("infracost-deliver", "cloudzero-deliver"),
     },
 }

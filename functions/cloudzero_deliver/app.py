@@ -10,6 +10,7 @@ from finops_relay.aws.events import NotUnderstoodError, pointer
 from finops_relay.aws.wiring import Context, relay
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Ports
+from finops_relay.delivery.waits import Looks
 from finops_relay.jobs.billing import deliver as billing
 from finops_relay.jobs.billing.remembered import KIND as BILLING
 from finops_relay.jobs.contract import KIND as CONTRACT
@@ -50,7 +51,7 @@ def deliver_billing(delivery: Delivery, ports: Ports) -> None:
         lambda: relay().cloudzero(ports.clock),
         relay().prepare_queue,
         relay().waits,
-        billing.ReadBack(settings.poll_first_s, settings.poll_cap_s, settings.read_back_end_s),
+        Looks(settings.poll_first_s, settings.poll_cap_s, settings.read_back_end_s),
         relay().pool,
     )
 
@@ -64,5 +65,5 @@ def deliver_telemetry(delivery: Delivery, ports: Ports) -> None:
         lambda: relay().cloudzero(ports.clock),
         relay().telemetry_prepare_queue,
         relay().waits,
-        telemetry.Vanishing(settings.poll_first_s, settings.poll_cap_s, settings.read_back_end_s),
+        Looks(settings.poll_first_s, settings.poll_cap_s, settings.read_back_end_s),
     )

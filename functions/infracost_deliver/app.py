@@ -10,7 +10,8 @@ from finops_relay.aws.events import NotUnderstoodError, pointer
 from finops_relay.aws.wiring import Context, relay
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Ports
-from finops_relay.jobs.price_books.deliver import Polling, deliver
+from finops_relay.delivery.waits import Looks
+from finops_relay.jobs.price_books.deliver import deliver
 from finops_relay.jobs.price_books.remembered import KIND as PRICE_BOOKS
 
 
@@ -26,7 +27,7 @@ def go_on(message: Message, ports: Ports) -> None:
         msg = f"no job here delivers {delivery.kind!r}"
         raise NotUnderstoodError(msg)
     settings = relay().settings
-    polling = Polling(settings.poll_first_s, settings.poll_cap_s, settings.poll_end_s)
+    polling = Looks(settings.poll_first_s, settings.poll_cap_s, settings.poll_end_s)
     deliver(delivery, ports, lambda slug: relay().infracost(slug, ports.clock), relay().waits, polling)
 
 

@@ -19,8 +19,8 @@ import pytest
 from finops_relay.delivery.identity import ObjectVersion, delivery_id
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Ports, Queue
+from finops_relay.delivery.waits import Looks
 from finops_relay.errors import Wait
-from finops_relay.jobs.billing.deliver import ReadBack
 from finops_relay.jobs.billing.prepare import name_rejected
 
 from tests.world.billing import FOLDER, POISON, Asked, Billing, billing, cbf
@@ -237,7 +237,7 @@ def test_a_crash_while_refused_rows_are_found_and_named_loses_none_of_them(share
 def test_a_crash_while_a_decision_is_taken_takes_it_once(shared: Billing, fault: str, decision: str) -> None:
     """Row 10, Row 14: what a person decides about a body in doubt is done once, wherever the release crashes."""
     live = shared.contract == "live"
-    w = replace(shared, read_back=ReadBack(300, 300, 300))
+    w = replace(shared, read_back=Looks(300, 300, 300))
     after = 2 if live else 0  # of live only the rest of an oversized hour is ever in doubt
     ordered = {"operation": "createAnyCostBillingDrop", "after": after, "fault": {"kind": fault}}
     whole, _ = every_crash(w, GOOD, fault=ordered)
@@ -332,7 +332,7 @@ def test_mended_rows_are_not_added_to_a_newer_version_that_has_them(shared: Bill
 @pytest.mark.parametrize("shared", ["live"], indirect=True)
 def test_a_former_hour_that_is_still_shown_is_not_taken_for_the_rest_of_the_new_one(shared: Billing) -> None:
     """Row 10: what is read back may lag, and the hour may have had as many rows before."""
-    life = Life(replace(shared, read_back=ReadBack(300, 300, 600)), Fuse())
+    life = Life(replace(shared, read_back=Looks(300, 300, 600)), Fuse())
     key = f"{FOLDER}/costs.csv"
     life.run(key, cbf(*((start, f"9{cost}", service) for start, cost, service in OVERSIZED)))
     life.w.vendor.configure({"read_lag_reads": 2})

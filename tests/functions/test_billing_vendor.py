@@ -16,9 +16,9 @@ import pytest
 from finops_relay.cloudzero.idempotency import HEADER
 from finops_relay.delivery.identity import second_group
 from finops_relay.delivery.ledger import MAX_ATTEMPTS, Delivery, Record
+from finops_relay.delivery.waits import Looks
 from finops_relay.errors import LedgerConflict, Wait
 from finops_relay.http.client import Timeouts
-from finops_relay.jobs.billing.deliver import ReadBack
 from finops_relay.jobs.run import UNSETTLED
 
 from local.standins.cloudzero import CONNECTION, KEY
@@ -908,5 +908,5 @@ def test_a_dry_run_that_cannot_ask_the_vendor_says_so_and_waits_for_nothing(w: B
 
 def test_waits_between_looks_double_up_to_their_cap() -> None:
     """Row 13: the first looks come soon, and no wait between two is longer than the cap."""
-    found = ReadBack(10, 300, 3600)
+    found = Looks(10, 300, 3600)
     assert [found.after(looks) for looks in (0, 1, 4, 5, 1000)] == [10, 20, 160, 300, 300]

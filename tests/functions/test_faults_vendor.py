@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from finops_relay.delivery.ledger import MAX_ATTEMPTS, Delivery
+from finops_relay.delivery.waits import Looks
 from finops_relay.errors import LedgerConflict, RateLimited, Wait
 from finops_relay.http.client import Timeouts
 from finops_relay.http.retry import RetryPolicy
-from finops_relay.jobs.price_books.deliver import Polling
 
 from local.standins.infracost import AWS_ORGANIZATION, TOKEN
 from tests.world.crashes import Fuse, SimulatedCrash
@@ -324,7 +324,7 @@ def test_an_ingestion_without_end_is_given_up_after_a_day(w: World) -> None:
     w.deliver_file(KEY, aws_sheet(2))
     former = w.active(AWS_ORGANIZATION)
     w.vendor.configure({"never_finish": True})
-    w.polling = Polling(60, 1800, 86_400)
+    w.polling = Looks(60, 1800, 86_400)
     began = w.time[0]
     done = w.finish(dropped(w).id)
     receipt = w.receipt(done)

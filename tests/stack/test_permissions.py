@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.exceptions import ClientError
+from finops_relay.jobs.telemetry.collect import INBOX
 
 from tests.stack.probes import probe
 
@@ -29,6 +30,7 @@ CALLER = """
 INFRACOST = "infracost/default"
 CLOUDZERO = "cloudzero"
 DELIVERY = "d1"
+RECORDS = "incoming/telemetry/metric/s/replace/"
 
 
 def secret(name: str) -> dict[str, Any]:
@@ -50,7 +52,12 @@ def message(url: str, **more: str) -> dict[str, Any]:
 def there(stack: Stack) -> Iterator[None]:
     """Objects where nothing starts when they are written."""
     drops, spool = stack.outputs["DropsBucket"], stack.outputs["SpoolBucket"]
-    kept = [(drops, "state/billing/made-up.json"), (spool, "billing/made-up"), (spool, "price-books/made-up")]
+    kept = [
+        (drops, "state/billing/made-up.json"),
+        (spool, "billing/made-up"),
+        (spool, "price-books/made-up"),
+        (spool, "telemetry/made-up"),
+    ]
     for bucket, key in kept:
         stack.client("s3").put_object(Bucket=bucket, Key=key, Body=b"")
     yield
@@ -61,17 +68,17 @@ def there(stack: Stack) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("deliver", "prepare", "own", "other"),
     [
-        ("InfracostDeliver", "PriceBookPrepare", INFRACOST, CLOUDZERO),
-        ("CloudZeroDeliver", "BillingDropPrepare", CLOUDZERO, INFRACOST),
+        ("InfracostDeliver", ["PriceBookPrepare"], INFRACOST, CLOUDZERO),
+        ("CloudZeroDeliver", ["BillingDropPrepare", "TelemetryPrepare", "TelemetryCollect"], CLOUDZERO, INFRACOST),
     ],
 )
 def test_only_the_function_that_delivers_can_read_the_vendors_credential(
-    stack: Stack, deliver: str, prepare: str, own: str, other: str
+    stack: Stack, deliver: str, prepare: list[str], own: str, other: str
 ) -> None:
     with probe(stack, CALLER, role_of=f"{deliver}Function") as delivering:
         assert delivering(secret(own)) == "allowed"
         assert delivering(secret(other)).startswith("AccessDenied")
-    for name in (prepare, "Release", "ConfigCheck"):
+    for name in (*prepare, "Release", "ConfigCheck"):
         with probe(stack, CALLER, role_of=f"{name}Function") as reading:
             refusal = reading(secret(own))
         assert refusal.startswith("AccessDenied")
@@ -93,18 +100,22 @@ def test_the_credential_of_cloudzero_opens_by_its_exact_name_only(stack: Stack) 
 
 
 @pytest.mark.usefixtures("there")
-def test_what_delivers_billing_drops_reads_and_cuts_what_was_prepared_and_never_what_was_dropped(
+def test_what_delivers_to_cloudzero_reads_and_cuts_what_was_prepared_and_never_what_was_dropped(
     stack: Stack,
 ) -> None:
     drops, spool = stack.outputs["DropsBucket"], stack.outputs["SpoolBucket"]
     with probe(stack, CALLER, role_of="CloudZeroDeliverFunction") as deliver:
-        assert deliver(s3("get_object", spool, "billing/made-up")) == "allowed"
-        assert deliver(s3("put_object", spool, "billing/made-up", Body="")) == "allowed"
+        for kind in ("billing", "telemetry"):
+            assert deliver(s3("get_object", spool, f"{kind}/made-up")) == "allowed"
+            assert deliver(s3("put_object", spool, f"{kind}/made-up", Body="")) == "allowed"
         assert deliver(s3("get_object", drops, "state/billing/made-up.json")) == "allowed"
         assert deliver(s3("put_object", drops, "state/billing/made-up.json", Body="")) == "allowed"
         for refused in (
             s3("get_object", drops, "incoming/billing/c/2026-02/made-up.csv"),
             s3("get_object", drops, "plan/billing/c/2026-02/made-up.csv"),
+            s3("get_object", drops, f"{RECORDS}made-up.csv"),
+            s3("get_object", drops, f"{INBOX}made-up.json.gz"),
+            s3("put_object", drops, f"{INBOX}made-up.json.gz", Body=""),
             s3("get_object", drops, f"incoming/release/{DELIVERY}.json"),
             s3("get_object", drops, "config/relay.yaml"),
             s3("get_object", spool, "price-books/made-up"),
@@ -137,6 +148,52 @@ def test_what_prepares_billing_drops_reads_those_only_and_takes_nothing_out_of_t
 
 
 @pytest.mark.usefixtures("there")
+def test_what_prepares_telemetry_reads_that_only_and_removes_nothing_but_what_it_has_counted(stack: Stack) -> None:
+    drops, spool = stack.outputs["DropsBucket"], stack.outputs["SpoolBucket"]
+    with probe(stack, CALLER, role_of="TelemetryPrepareFunction") as prepare:
+        # Allowed to look, so that what is gone is known to be gone.
+        for key in (f"{RECORDS}made-up.csv", "rejected/made-up.csv", f"{INBOX}made-up.json.gz"):
+            assert prepare(s3("get_object", drops, key)).startswith("NoSuchKey")
+        assert prepare(s3("delete_object", drops, f"{INBOX}made-up.json.gz")) == "allowed"
+        assert prepare(s3("get_object", spool, "telemetry/made-up")) == "allowed"
+        assert prepare(s3("put_object", spool, "telemetry/made-up", Body="")) == "allowed"
+        for refused in (
+            s3("get_object", drops, "incoming/billing/c/2026-02/made-up.csv"),
+            s3("get_object", drops, f"incoming/release/{DELIVERY}.json"),
+            s3("get_object", drops, "state/billing/made-up.json"),
+            s3("get_object", spool, "billing/made-up"),
+            s3("put_object", spool, "billing/made-up", Body=""),
+            s3("put_object", drops, f"{INBOX}made-up.json.gz", Body=""),
+            s3("put_object", drops, "receipts/billing/made-up.json", Body=""),
+            s3("delete_object", drops, f"{RECORDS}made-up.csv"),
+            s3("delete_object", drops, "receipts/telemetry/made-up.json"),
+            s3("delete_object", spool, "telemetry/made-up"),
+        ):
+            assert prepare(refused).startswith("AccessDenied"), refused
+
+
+@pytest.mark.usefixtures("there")
+def test_what_collects_records_writes_into_the_inbox_and_can_do_nothing_else(stack: Stack) -> None:
+    """Whoever sends records reaches a function that could tell nobody anything, and change nothing but the inbox."""
+    drops, spool = stack.outputs["DropsBucket"], stack.outputs["SpoolBucket"]
+    item = {"TableName": stack.outputs["LedgerTable"], "Key": {"pk": {"S": "made-up"}}}
+    with probe(stack, CALLER, role_of="TelemetryCollectFunction") as collect:
+        for refused in (
+            s3("get_object", drops, f"{INBOX}made-up.json.gz"),
+            s3("delete_object", drops, f"{INBOX}made-up.json.gz"),
+            s3("get_object", drops, f"{RECORDS}made-up.csv"),
+            s3("put_object", drops, "state/billing/made-up.json", Body=""),
+            s3("put_object", drops, "quarantine/made-up/message", Body=""),
+            s3("put_object", spool, "telemetry/made-up", Body=""),
+            {"service": "s3", "method": "list_objects_v2", "arguments": {"Bucket": drops}},
+            {"service": "dynamodb", "method": "get_item", "arguments": item},
+            message(stack.resources["TelemetryPrepareQueue"]),
+            message(stack.resources["TelemetryQueue"]),
+        ):
+            assert collect(refused).startswith("AccessDenied"), refused
+
+
+@pytest.mark.usefixtures("there")
 def test_what_takes_decisions_reads_decisions_only(stack: Stack) -> None:
     drops, spool = stack.outputs["DropsBucket"], stack.outputs["SpoolBucket"]
     with probe(stack, CALLER, role_of="ReleaseFunction") as release:
@@ -146,6 +203,8 @@ def test_what_takes_decisions_reads_decisions_only(stack: Stack) -> None:
             s3("get_object", drops, "state/billing/made-up.json"),
             s3("get_object", spool, "billing/made-up"),
             s3("put_object", spool, "billing/made-up", Body=""),
+            s3("get_object", drops, f"{RECORDS}made-up.csv"),
+            s3("get_object", spool, "telemetry/made-up"),
         ):
             assert release(refused).startswith("AccessDenied"), refused
 
@@ -155,13 +214,15 @@ def test_what_takes_decisions_reads_decisions_only(stack: Stack) -> None:
     [
         ("BillingDropPrepare", "CloudZeroDeliverQueue", "InfracostDeliverQueue"),
         ("CloudZeroDeliver", "BillingDropPrepareQueue", "InfracostDeliverQueue"),
+        ("TelemetryPrepare", "CloudZeroDeliverQueue", "BillingDropPrepareQueue"),
+        ("CloudZeroDeliver", "TelemetryPrepareQueue", "TelemetryQueue"),
         ("Release", "CloudZeroDeliverQueue", "BillingDropPrepareQueue"),
     ],
 )
 def test_a_function_hands_over_to_the_queue_that_it_is_told_and_to_no_other(
     stack: Stack, function: str, to: str, stranger: str
 ) -> None:
-    order = {"MessageGroupId": "made-up", "MessageDeduplicationId": function}
+    order = {"MessageGroupId": "made-up", "MessageDeduplicationId": f"{function} {to}"}
     with probe(stack, CALLER, role_of=f"{function}Function") as sender:
         for queue, allowed in ((to, True), (stranger, False)):
             url = stack.resources[queue]
@@ -169,16 +230,26 @@ def test_a_function_hands_over_to_the_queue_that_it_is_told_and_to_no_other(
             assert (answer == "allowed") is allowed, answer
 
 
+WRITING = [
+    "PriceBookPrepare",
+    "BillingDropPrepare",
+    "TelemetryPrepare",
+    "TelemetryCollect",
+    "CloudZeroDeliver",
+    "Release",
+]
 WATCHED = [
     "incoming/price-books/aws/made-up.csv",
     "incoming/billing/c/2026-02/made-up.csv",
     "incoming/release/made-up.json",
     "plan/billing/c/2026-02/made-up.csv",
+    "incoming/telemetry/metric/s/replace/made-up.csv",
+    "plan/telemetry/metric/s/replace/made-up.csv",
     "config/relay.yaml",
 ]
 
 
-@pytest.mark.parametrize("function", ["PriceBookPrepare", "BillingDropPrepare", "CloudZeroDeliver", "Release"])
+@pytest.mark.parametrize("function", WRITING)
 def test_no_function_can_write_where_a_drop_would_start_it_again(stack: Stack, function: str) -> None:
     with probe(stack, CALLER, role_of=f"{function}Function") as writer:
         for key in (*WATCHED, "state/x.json"):

@@ -18,10 +18,11 @@ from finops_relay.delivery.identity import ObjectVersion
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.packer import MAX_BODY_BYTES
 from finops_relay.delivery.ports import Ports, Queue
+from finops_relay.delivery.waits import Looks
 from finops_relay.errors import Wait
 from finops_relay.http.client import HttpClient
 from finops_relay.http.retry import RetryPolicy
-from finops_relay.jobs.billing.deliver import ReadBack, deliver
+from finops_relay.jobs.billing.deliver import deliver
 from finops_relay.jobs.billing.prepare import name_rejected, prepare
 from finops_relay.jobs.contract import Tenant
 from finops_relay.jobs.release import release
@@ -61,7 +62,7 @@ class Billing(Aws):
     contract: str
     body_bytes: int = MAX_BODY_BYTES
     asked: Asked = field(default_factory=Asked)
-    read_back: ReadBack = field(default_factory=lambda: ReadBack(10, 300, 3600))
+    read_back: Looks = field(default_factory=lambda: Looks(10, 300, 3600))
     key: list[str] = field(default_factory=lambda: [KEY])
 
     # --- what the functions do ----------------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ from functions.config_check import app as config_check
 from functions.infracost_deliver import app as infracost_deliver
 from functions.price_book_prepare import app as price_book_prepare
 from functions.release import app as release
+from functions.telemetry_collect import app as telemetry_collect
+from functions.telemetry_prepare import app as telemetry_prepare
 from local.standins.cloudzero import KEY
 from local.standins.cloudzero_account import Contract
 from local.standins.infracost import AWS_ORGANIZATION, AZURE_ORGANIZATION, ENTERPRISE, TOKEN, InfracostStandIn
@@ -41,7 +43,9 @@ CONFIG: ModuleType = config_check
 BILLING: ModuleType = billing_drop_prepare
 CLOUDZERO: ModuleType = cloudzero_deliver
 RELEASE: ModuleType = release
-VENDORS = {PREPARE: DELIVER, BILLING: CLOUDZERO, RELEASE: CLOUDZERO}
+TELEMETRY: ModuleType = telemetry_prepare
+COLLECT: ModuleType = telemetry_collect
+VENDORS = {PREPARE: DELIVER, BILLING: CLOUDZERO, TELEMETRY: CLOUDZERO, RELEASE: CLOUDZERO}
 """Whose FIFO queue a function sends to."""
 POINTERS = {DELIVER: "infracost_deliver/pointer", CLOUDZERO: "cloudzero_deliver/pointer"}
 """The recorded event of a function with a FIFO queue; S3 notifies the others."""
@@ -114,9 +118,9 @@ class Lambdas:
     def take(self, function: ModuleType) -> dict[str, Any]:
         """Receive what is in a function's queue, as the event that Lambda makes of it."""
         template = recorded(POINTERS.get(function, "price_book_prepare/s3_put"))["Records"][0]
-        found = self.sqs.receive_message(
-            QueueUrl=self.queues[function], MaxNumberOfMessages=10, AttributeNames=["All"], VisibilityTimeout=5400
-        )
+        found = self._received(function)
+        while function is COLLECT and (more := self._received(function)):  # its poller gathers before it hands over
+            found += more
         records = [
             template
             | {
@@ -125,9 +129,16 @@ class Lambdas:
                 "body": message["Body"],
                 "attributes": template["attributes"] | message["Attributes"],
             }
-            for message in found.get("Messages", [])
+            for message in found
         ]
         return {"Records": records}
+
+    def _received(self, function: ModuleType) -> list[dict[str, Any]]:
+        """Receive some messages of a function's queue."""
+        found: list[dict[str, Any]] = self.sqs.receive_message(
+            QueueUrl=self.queues[function], MaxNumberOfMessages=10, AttributeNames=["All"], VisibilityTimeout=5400
+        ).get("Messages", [])
+        return found
 
     def invoke(self, function: ModuleType, event: dict[str, Any]) -> list[str]:
         """Call a function's handler; delete the messages that it did not return, and return the ids of the others."""
@@ -166,6 +177,7 @@ class Lambdas:
         variables = {"POWERTOOLS_SERVICE_NAME": name, "QUEUE_URL": self.queues[function]}
         variables["DELIVER_QUEUE_URL"] = self.queues[VENDORS[function]] if function in VENDORS else ""
         variables["PREPARE_QUEUE_URL"] = self.queues[BILLING] if function is CLOUDZERO else ""
+        variables["TELEMETRY_PREPARE_QUEUE_URL"] = self.queues[TELEMETRY] if function is CLOUDZERO else ""
         for key, value in variables.items():
             self.environment.setenv(key, value)
         self.now_in = function
@@ -275,6 +287,8 @@ def lambdas(
             CONFIG: sqs.create_queue(QueueName="config-check")["QueueUrl"],
             DELIVER: sqs.create_queue(QueueName="infracost-deliver.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"],
             BILLING: sqs.create_queue(QueueName="billing-drop-prepare")["QueueUrl"],
+            TELEMETRY: sqs.create_queue(QueueName="telemetry-prepare")["QueueUrl"],
+            COLLECT: sqs.create_queue(QueueName="telemetry-collect")["QueueUrl"],
             RELEASE: sqs.create_queue(QueueName="release")["QueueUrl"],
             CLOUDZERO: sqs.create_queue(QueueName="cloudzero-deliver.fifo", Attributes={"FifoQueue": "true"})[
                 "QueueUrl"

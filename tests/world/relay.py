@@ -22,7 +22,7 @@ from finops_relay.delivery.defaults import Defaults
 from finops_relay.delivery.identity import ObjectVersion
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Clock, Ports
-from finops_relay.delivery.waits import Waits
+from finops_relay.delivery.waits import Looks, Waits
 from finops_relay.errors import Wait
 from finops_relay.http.auth import Credential
 from finops_relay.http.client import HttpClient, Timeouts
@@ -30,7 +30,7 @@ from finops_relay.http.retry import RetryPolicy
 from finops_relay.http.wire import new_wire
 from finops_relay.infracost.advice import advice
 from finops_relay.infracost.client import Infracost, api_base
-from finops_relay.jobs.price_books.deliver import Polling, deliver
+from finops_relay.jobs.price_books.deliver import deliver
 from finops_relay.jobs.price_books.prepare import prepare
 from moto import mock_aws
 from pydantic import SecretStr
@@ -143,7 +143,7 @@ class World(Aws):
     """What the tests of Infracost's deliveries hold in their hands."""
 
     vendor: InfracostStandIn
-    polling: Polling = field(default_factory=lambda: Polling(10, 300, 86_400))
+    polling: Looks = field(default_factory=lambda: Looks(10, 300, 86_400))
     token: list[str] = field(default_factory=lambda: [TOKEN])
 
     # --- dropping ---------------------------------------------------------------------------------------------------

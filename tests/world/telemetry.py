@@ -13,9 +13,10 @@ from finops_relay.cloudzero.client import CloudZero
 from finops_relay.delivery.identity import ObjectVersion
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Ports, Queue
+from finops_relay.delivery.waits import Looks
 from finops_relay.jobs.contract import Tenant
 from finops_relay.jobs.release import release
-from finops_relay.jobs.telemetry.deliver import Vanishing, deliver
+from finops_relay.jobs.telemetry.deliver import deliver
 from finops_relay.jobs.telemetry.prepare import name_rejected, prepare
 from finops_relay.jobs.telemetry.remembered import Stream, stream_name
 
@@ -37,7 +38,7 @@ REPLACES = {"live": "postMetricTelemetryReplace", "openapi": "postMetricTelemetr
 class Telemetry(Billing):
     """What the tests of telemetry hold in their hands."""
 
-    vanishing: Vanishing = field(default_factory=lambda: Vanishing(10, 300, 3600))
+    vanishing: Looks = field(default_factory=lambda: Looks(10, 300, 3600))
 
     # --- what the functions do ----------------------------------------------------------------------------------------
 

@@ -24,6 +24,8 @@ from finops_relay.delivery.telling import quarantine_message
 from finops_relay.delivery.waits import Waits
 
 if TYPE_CHECKING:
+    import boto3
+
     from finops_relay.cloudzero.client import CloudZero
     from finops_relay.http.answers import Advice
     from finops_relay.http.auth import Credential, TokenSource
@@ -191,9 +193,16 @@ def relay() -> Relay:
 
 @cache
 def _boto_client(service: str) -> Any:  # noqa: ANN401 -- as Relay.client
-    import boto3  # noqa: PLC0415 -- 170 ms that the first message pays, not the start-up
-    from botocore.config import Config  # noqa: PLC0415 -- as above
+    from botocore.config import Config  # noqa: PLC0415 -- as _session
 
     retries = Config(retries={"mode": "standard", "max_attempts": 4}, connect_timeout=5, read_timeout=60)
-    make: Callable[..., Any] = boto3.session.Session().client  # the stubs know one overload a literal name
+    make: Callable[..., Any] = _session().client  # the stubs know one overload a literal name
     return make(service, config=retries)
+
+
+@cache
+def _session() -> boto3.session.Session:
+    """Return the session that all clients share: what one has read of the services' models the next one need not."""
+    import boto3  # noqa: PLC0415 -- 170 ms that the first message pays, not the start-up
+
+    return boto3.session.Session()

@@ -22,3 +22,16 @@ class Waits:
         if named_s is not None:
             return min(MAX_WAIT_S, max(1.0, named_s))
         return min(self.cap_s, self.first_s * 2.0 ** min(max(waits, 0), 20)) * (0.5 + draw() / 2)
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Waits between looks at what a vendor does in its own time, in seconds, and how long it is looked at all."""
+
+    first_s: float = 10.0
+    cap_s: float = 300.0
+    end_s: float = 3600.0
+
+    def after(self, looks: int) -> float:
+        """Return the wait after *looks* looks."""
+        return min(self.cap_s, self.first_s * 2.0 ** min(looks, 20))

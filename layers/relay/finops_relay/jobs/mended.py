@@ -12,7 +12,7 @@ from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Ports
 from finops_relay.delivery.receipt import rejected_key
 from finops_relay.errors import InputRefused
-from finops_relay.formats.rejected_rows import read_mended
+from finops_relay.formats.rejected_rows import RejectedFile, read_mended
 
 MENDED = "mended"
 """The folder for mended rows, in the one that their delivery was dropped into."""
@@ -103,3 +103,17 @@ def version_of(delivery: Delivery) -> ObjectVersion:
     """Return the object version that a delivery is about."""
     source = delivery.source
     return ObjectVersion(source.bucket, source.key, source.version, source.etag, source.bytes)
+
+
+def with_rejects(ports: Ports, delivery: Delivery, rejects: RejectedFile) -> Delivery:
+    """Return a delivery with its rejected rows written, if there are any."""
+    if not rejects.rows:
+        return delivery
+    key = rejected_key(delivery.id)
+    with ports.drops.writer(key, "text/csv") as out:
+        rejects.write_to(out.write)
+    command = mend_command(delivery, folder_of(delivery.source.key))
+    delivery = delivery.but(rejected_rows=f"s3://{delivery.source.bucket}/{key}", next_command=command)
+    if not rejects.omitted:
+        return delivery
+    return delivery.warn(f"the rejected-rows file is full: {rejects.omitted:,} more rejected rows are not in it")

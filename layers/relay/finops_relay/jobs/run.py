@@ -166,6 +166,7 @@ class Run(ABC, Generic[WorkT]):
         else:
             self.delivery = self.delivery.warn(UNSETTLED)
         ended = quarantine_delivery(self.ports, self.delivery, reason, *prepared)
+        self.let_go()
         leave(self.ports, ended)
         return ended
 

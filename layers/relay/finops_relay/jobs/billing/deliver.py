@@ -20,7 +20,7 @@ from finops_relay.delivery.packer import Mode
 from finops_relay.delivery.ports import Ports, Queue
 from finops_relay.delivery.receipt import Outcome, Unit
 from finops_relay.delivery.telling import announce
-from finops_relay.delivery.waits import Waits
+from finops_relay.delivery.waits import Looks, Waits
 from finops_relay.errors import (
     AnswerNotUnderstood,
     BodyTooLarge,
@@ -64,26 +64,13 @@ MAX_REMOVED = 300
 """Rows refused by the vendor that one delivery names; all that it remembers must fit an item of the ledger (400 KB)."""
 
 
-@dataclass(frozen=True)
-class ReadBack:
-    """Waits between looks at what arrived, in seconds: what is read may lag behind what was sent."""
-
-    first_s: float = 10.0
-    cap_s: float = 300.0
-    end_s: float = 3600.0
-
-    def after(self, looks: int) -> float:
-        """Return the wait after *looks* looks."""
-        return min(self.cap_s, self.first_s * 2.0 ** min(looks, 20))
-
-
 def deliver(  # noqa: PLR0913, PLR0917 -- what the handler puts together, each used once
     delivery: Delivery,
     ports: Ports,
     vendor: Callable[[], CloudZero],
     prepare_queue: Queue,
     waits: Waits,
-    read_back: ReadBack,
+    read_back: Looks,
     pool: Executor | None = None,
 ) -> Delivery:
     """Take a prepared billing drop as far as it goes now; return it when it is over, held, or somebody else's turn.
@@ -116,7 +103,7 @@ def deliver(  # noqa: PLR0913, PLR0917 -- what the handler puts together, each u
 class _Run(Run[Work]):
     """One invocation's work on one delivery."""
 
-    read_back: ReadBack
+    read_back: Looks
     pool: Executor | None
     manifests: dict[str, Manifest] = field(default_factory=dict)
 

@@ -10,12 +10,12 @@ from typing import BinaryIO, cast
 
 from finops_relay.cloudzero.records import ContractName
 from finops_relay.delivery.defaults import Defaults
-from finops_relay.delivery.identity import ObjectVersion, digest, order_of, second_group
+from finops_relay.delivery.identity import ObjectVersion, digest, order_of
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.packer import Body
 from finops_relay.delivery.ports import Ports
 from finops_relay.delivery.receipt import ColumnMoney, Money, Rows, Unit, rejected_key
-from finops_relay.delivery.telling import conclude, write_receipt
+from finops_relay.delivery.telling import conclude
 from finops_relay.delivery.waits import Waits
 from finops_relay.errors import InputRefused, LedgerConflict, ShortRead, SourceChanged, SourceForbidden, SourceGone
 from finops_relay.formats.archives import Budget, Ceilings
@@ -35,9 +35,10 @@ from finops_relay.jobs.billing.remembered import KIND, BodyPlan, Hour, Manifest,
 from finops_relay.jobs.billing.state import manifest_key, put_manifest
 from finops_relay.jobs.config import in_force
 from finops_relay.jobs.contract import Tenant, ask, known_contract
+from finops_relay.jobs.handing import hand_over, named
 from finops_relay.jobs.opening import MAX_WAITS, Opened, heard, opened, read_to_its_end, rejected, waiting
 from finops_relay.jobs.pinning import pinned, pinned_parts
-from finops_relay.jobs.turns import Waiting, behind, enter
+from finops_relay.jobs.turns import Waiting
 
 MAX_PARTS = 200
 TIME_LEFT_S = 20.0
@@ -64,13 +65,14 @@ def prepare(source: ObjectVersion, ports: Ports, defaults: Defaults, waits: Wait
         return found
     with heard(ports, found.delivery.id, waits):
         if found.delivery.stage == "prepared":
-            return hand_over(ports, found.delivery)
+            return hand_over(ports, found.delivery, _entry(found.delivery))
         run = _Preparation(ports, defaults, waits, tenant, path, source, found.delivery)
 
         def story() -> Delivery:
             if refusal is not None:
                 raise refusal
-            return hand_over(ports, run.prepared())
+            prepared = run.prepared()
+            return hand_over(ports, prepared, _entry(prepared))
 
         return read_to_its_end(ports, source, waits, lambda: run.delivery, story)
 
@@ -81,21 +83,6 @@ def _understood(key: str) -> tuple[DropPath, InputRefused | None]:
         return drop_path.parse(key), None
     except InputRefused as error:
         return DropPath(Meaning.FILE, dry_run=key.startswith("plan/")), error
-
-
-def hand_over(ports: Ports, delivery: Delivery) -> Delivery:
-    """Queue a prepared delivery behind the others of its connection."""
-    if delivery.stage in {"finished", "queued"}:
-        return delivery
-    if not delivery.dry_run:
-        held = enter(ports, delivery, _entry(delivery))
-        delivery = delivery.but(reason=behind(held) if held is not None else "")
-    write_receipt(ports, delivery)
-    ports.queue.send(delivery, nonce=delivery.id)
-    try:
-        return ports.ledger.save(delivery.but(stage="queued").at("queued", ports.clock.now()))
-    except LedgerConflict:  # the vendor's function was faster, and has saved what it did
-        return delivery
 
 
 def _entry(delivery: Delivery) -> Waiting:
@@ -119,17 +106,14 @@ def name_rejected(delivery_id: str, ports: Ports, waits: Waits) -> Delivery | No
         Wait: the source cannot be read now.
         LedgerConflict: another run is at it.
     """
-    delivery = ports.ledger.delivery(delivery_id)
-    if delivery is None or delivery.kind != KIND:
-        return None
-    with heard(ports, delivery.id, waits):
-        if delivery.stage == "naming":
-            delivery = ports.ledger.save(_named(delivery, ports).but(stage="queued", attempts=0))
-        work = Work.model_validate(delivery.work)
-        if delivery.stage == "queued" and work.named:
-            again = delivery.but(group=second_group(delivery.target))
-            ports.queue.send(again, nonce=f"{delivery.id}/named/{work.named}")
-    return delivery
+    return named(
+        ports,
+        waits,
+        delivery_id,
+        KIND,
+        lambda delivery: _named(delivery, ports),
+        lambda delivery: Work.model_validate(delivery.work).named,
+    )
 
 
 def _named(delivery: Delivery, ports: Ports) -> Delivery:
@@ -150,8 +134,8 @@ def _named(delivery: Delivery, ports: Ports) -> Delivery:
             _, line = Packing.origin_of(row.origin)
             delivery = delivery.warn(f"line {line}: CloudZero refused the row: {row.words}")
         delivery = delivery.warn(f"the refused rows could not be read again: {error}")
-    named = work.model_copy(update={"named": len(work.removed)})
-    return delivery.but(work=named.model_dump(mode="json"))
+    done = work.model_copy(update={"named": len(work.removed)})
+    return delivery.but(work=done.model_dump(mode="json"))
 
 
 @dataclass(frozen=True)
@@ -227,7 +211,7 @@ class _Preparation:
             with self._packing() as packing, RejectedFile() as rejects:
                 self._read(sources, packing, rejects, refusals)
                 if not packing.refused:
-                    return self._with_rejects(self.delivery, rejects)
+                    return mended.with_rejects(self.ports, self.delivery, rejects)
                 _add(refusals, packing.refused)
 
     def _work(self) -> Work:
@@ -370,7 +354,7 @@ class _Preparation:
 
     def _judged(self, sources: _Sources, packing: Packing, rejects: RejectedFile, tally: _Tally) -> Delivery:
         """Return the delivery prepared and saved, or refused because of what its rows are."""
-        delivery = self._with_rejects(sources.delivery, rejects).warn(*tally.warnings)
+        delivery = mended.with_rejects(self.ports, sources.delivery, rejects).warn(*tally.warnings)
         delivery = delivery.but(
             money=_money(packing, tally),
             source=delivery.source.model_copy(update={"sha256": tally.sha256}) if tally.sha256 else delivery.source,
@@ -401,21 +385,6 @@ class _Preparation:
                 work=work.model_dump(mode="json"),
             ).at("prepared", self.ports.clock.now())
         )
-
-    def _with_rejects(self, delivery: Delivery, rejects: RejectedFile) -> Delivery:
-        """Return the delivery with its rejected rows written, if there are any."""
-        if not rejects.rows:
-            return delivery
-        key = rejected_key(delivery.id)
-        with self.ports.drops.writer(key, "text/csv") as out:
-            rejects.write_to(out.write)
-        command = mended.mend_command(delivery, mended.folder_of(delivery.source.key))
-        delivery = delivery.but(rejected_rows=f"s3://{delivery.source.bucket}/{key}", next_command=command)
-        if rejects.omitted:
-            delivery = delivery.warn(
-                f"the rejected-rows file is full: {rejects.omitted:,} more rejected rows are not in it"
-            )
-        return delivery
 
     def _written(self, packing: Packing) -> tuple[tuple[Unit, ...], Manifest]:
         """Write the bodies, and the origins of their rows, into the spool."""

@@ -16,7 +16,7 @@ from finops_relay.delivery.ledger import MAX_ATTEMPTS, Delivery, Target
 from finops_relay.delivery.ports import Ports
 from finops_relay.delivery.receipt import Outcome, Rows, Unit
 from finops_relay.delivery.telling import announce, conclude, quarantine_delivery
-from finops_relay.delivery.waits import Waits
+from finops_relay.delivery.waits import Looks, Waits
 from finops_relay.errors import (
     AnswerNotUnderstood,
     CredentialRefused,
@@ -49,21 +49,8 @@ UNDERWAY = frozenset({"WAITING_FOR_UPLOAD", "PROCESSING"})
 """Statuses after which another look is worth it; any that is not known is terminal (contract: price books)."""
 
 
-@dataclass(frozen=True)
-class Polling:
-    """Waits between two looks at a book that is being ingested, in seconds."""
-
-    first_s: float = 10.0
-    cap_s: float = 300.0
-    end_s: float = 86_400.0
-
-    def after(self, polls: int) -> float:
-        """Return the wait after *polls* looks."""
-        return min(self.cap_s, self.first_s * 2.0 ** min(polls, 20))
-
-
 def deliver(
-    delivery: Delivery, ports: Ports, vendor: Callable[[str], Infracost], waits: Waits, polling: Polling
+    delivery: Delivery, ports: Ports, vendor: Callable[[str], Infracost], waits: Waits, polling: Looks
 ) -> Delivery:
     """Take a prepared price-book delivery as far as it goes now; return it when it is over.
 
@@ -99,7 +86,7 @@ class _Run:
     ports: Ports
     vendor: Infracost
     waits: Waits
-    polling: Polling
+    polling: Looks
     delivery: Delivery
     work: Work
     steps: int = 0

@@ -15,8 +15,8 @@ from finops_relay.delivery.defaults import Defaults
 from finops_relay.delivery.identity import ObjectVersion, digest
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Ports, SpoolWriter
-from finops_relay.delivery.receipt import Rows, Unit, rejected_key
-from finops_relay.delivery.telling import conclude, write_receipt
+from finops_relay.delivery.receipt import Rows, Unit
+from finops_relay.delivery.telling import conclude
 from finops_relay.delivery.waits import Waits
 from finops_relay.errors import (
     ConfigRefused,
@@ -29,6 +29,7 @@ from finops_relay.formats.rejected_rows import RejectedFile
 from finops_relay.formats.source_hash import HashedSource
 from finops_relay.jobs import mended
 from finops_relay.jobs.config import Effective, in_force
+from finops_relay.jobs.handing import queued
 from finops_relay.jobs.opening import Opened, change_target, heard, opened, read_to_its_end, rejected
 from finops_relay.jobs.pinning import Listed, listed, pin, pinned_parts
 from finops_relay.jobs.price_books import drop_path
@@ -117,12 +118,7 @@ def hand_over(ports: Ports, delivery: Delivery) -> Delivery:
                 else target
             ),
         )
-    write_receipt(ports, delivery)
-    ports.queue.send(delivery, nonce=delivery.id)
-    try:
-        return ports.ledger.save(delivery.but(stage="queued").at("queued", ports.clock.now()))
-    except LedgerConflict:  # the vendor's function was faster, and has saved what it did
-        return delivery
+    return queued(ports, delivery)
 
 
 @dataclass
@@ -427,15 +423,7 @@ class _Preparation:
     ) -> Delivery:
         """Return the delivery prepared and saved, or refused because of what its rows are."""
         delivery = delivery.warn(*tally.warnings).but(filtered_by=tally.filtered_by)
-        if rejects.rows:
-            key = rejected_key(delivery.id)
-            with self.ports.drops.writer(key, "text/csv") as out:
-                rejects.write_to(out.write)
-            command = mended.mend_command(delivery, mended.folder_of(delivery.source.key))
-            delivery = delivery.but(rejected_rows=f"s3://{delivery.source.bucket}/{key}", next_command=command)
-            if rejects.omitted:
-                more = f"the rejected-rows file is full: {rejects.omitted:,} more rejected rows are not in it"
-                delivery = delivery.warn(more)
+        delivery = mended.with_rejects(self.ports, delivery, rejects)
         refusal = _refusal(tally, config.price_books.max_rejected_share)
         if refusal:
             self._release(tally)

@@ -12,13 +12,12 @@ from finops_relay.delivery.identity import digest
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Ports
 from finops_relay.delivery.receipt import rejected_key
-from finops_relay.delivery.telling import write_receipt
-from finops_relay.errors import InputRefused, LedgerConflict
+from finops_relay.errors import InputRefused
 from finops_relay.formats.cost_cells import SUM_CONTEXT
 from finops_relay.formats.telemetry import Ident, Total, day_of
 from finops_relay.jobs.telemetry.books import Line, Page, decoded, encoded
 from finops_relay.jobs.telemetry.remembered import Work, content_key
-from finops_relay.jobs.turns import Waiting, behind, enter
+from finops_relay.jobs.turns import Waiting
 
 MAX_DAYS = 400
 """Days that one delivery may have records of: each is an object in the spool and two names in the ledger, 400 KB."""
@@ -90,19 +89,9 @@ def total_of(values: Iterable[Decimal]) -> Decimal:
     return found
 
 
-def hand_over(ports: Ports, delivery: Delivery) -> Delivery:
-    """Queue a prepared delivery behind the others of its stream; what was queued, or has ended, stays as it is."""
-    if delivery.stage != "prepared":
-        return delivery
-    if not delivery.dry_run:
-        held = enter(ports, delivery, Waiting(order=delivery.order, key=Work.model_validate(delivery.work).stream))
-        delivery = delivery.but(reason=behind(held) if held is not None else "")
-    write_receipt(ports, delivery)
-    ports.queue.send(delivery, nonce=delivery.id)
-    try:
-        return ports.ledger.save(delivery.but(stage="queued").at("queued", ports.clock.now()))
-    except LedgerConflict:  # the vendor's function was faster, and has saved what it did
-        return delivery
+def entry_of(delivery: Delivery) -> Waiting:
+    """Return what those that wait for the same stream are to know of a delivery."""
+    return Waiting(order=delivery.order, key=Work.model_validate(delivery.work).stream)
 
 
 def send_again(delivery: Delivery) -> str:

@@ -21,7 +21,7 @@ from finops_relay.delivery.packer import MAX_BODY_BYTES
 from finops_relay.delivery.ports import Ports, Queue
 from finops_relay.delivery.receipt import Outcome, Unit
 from finops_relay.delivery.telling import announce
-from finops_relay.delivery.waits import Waits
+from finops_relay.delivery.waits import Looks, Waits
 from finops_relay.errors import (
     AnswerNotUnderstood,
     BodyTooLarge,
@@ -76,26 +76,13 @@ UNHEARD = (OutcomeUnknown, AnswerNotUnderstood, VendorUnavailable)
 """After these a body may have been taken."""
 
 
-@dataclass(frozen=True)
-class Vanishing:
-    """Waits while a stream is being deleted, in seconds: the vendor does so in its own time."""
-
-    first_s: float = 10.0
-    cap_s: float = 300.0
-    end_s: float = 3600.0
-
-    def after(self, looks: int) -> float:
-        """Return the wait after *looks* looks."""
-        return min(self.cap_s, self.first_s * 2.0 ** min(looks, 20))
-
-
 def deliver(  # noqa: PLR0913, PLR0917 -- what the handler puts together, each used once
     delivery: Delivery,
     ports: Ports,
     vendor: Callable[[], CloudZero],
     prepare_queue: Queue,
     waits: Waits,
-    vanishing: Vanishing,
+    vanishing: Looks,
     max_bytes: int = MAX_BODY_BYTES,
 ) -> Delivery:
     """Take prepared telemetry as far as it goes now; return it when it is over, held, or somebody else's turn.
@@ -125,7 +112,7 @@ def deliver(  # noqa: PLR0913, PLR0917 -- what the handler puts together, each u
 class _Run(Run[Work]):
     """One invocation's work on one delivery."""
 
-    vanishing: Vanishing
+    vanishing: Looks
     max_bytes: int
 
     @override
@@ -176,15 +163,18 @@ class _Run(Run[Work]):
         except SourceGone as error:
             self.delivery = self.delivery.warn(f"{UNSETTLED}: {error}")
             return
-        work = self.work
+        work, replaced = self.work, set[str]()
 
         def now(stream: Stream) -> Stream:
+            replaced.update(stream.pages.get(day, "") for day in pages)
             kept = {day: key for day, key in {**stream.pages, **pages}.items() if key}
             frozen = self._frozen() if taken and not stream.kind and work.verb is not Verb.DELETE else {}
             newest = max(stream.newest, self.delivery.order)
             return stream.model_copy(update={"pages": kept, "newest": newest, **frozen})
 
         self._remember(now)
+        # Of a delivery that was held: what it had settled then. What there was before it is still needed, see `let_go`.
+        let_go(self.ports, sorted(replaced - {"", *work.base.values(), *pages.values()}))
 
     @override
     def doubt_unheard(self) -> None:

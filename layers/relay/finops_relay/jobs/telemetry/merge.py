@@ -26,9 +26,10 @@ from finops_relay.formats.cost_cells import CellFault
 from finops_relay.formats.rejected_rows import RejectedFile, RejectedRow
 from finops_relay.formats.telemetry import Ident, Shape, day_of
 from finops_relay.jobs.contract import Tenant, ask, known_contract
+from finops_relay.jobs.handing import hand_over
 from finops_relay.jobs.telemetry.books import Line, Verb
 from finops_relay.jobs.telemetry.collect import INBOX, Received, batch_of
-from finops_relay.jobs.telemetry.content import MAX_DAYS, hand_over, let_go, send_again, total_of, written
+from finops_relay.jobs.telemetry.content import MAX_DAYS, entry_of, let_go, send_again, total_of, written
 from finops_relay.jobs.telemetry.messages import Members, Nature, has_id, members_of, record_of, stream_of
 from finops_relay.jobs.telemetry.remembered import KIND, Stream, Work, stream_name, target_name
 from finops_relay.jobs.telemetry.totals import (
@@ -273,7 +274,7 @@ class _Run:
         for made in collected.unsent:
             delivery = self.ports.ledger.delivery(made.id) or self.ports.ledger.save(made)
             final = delivery.outcome.final
-            yield announce(self.ports, delivery) if final else hand_over(self.ports, delivery)
+            yield announce(self.ports, delivery) if final else hand_over(self.ports, delivery, entry_of(delivery))
 
     def _counted(self, part: _Part) -> Collected:
         """Count the records of a stream, once and for all."""

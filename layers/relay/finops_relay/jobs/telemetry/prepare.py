@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from finops_relay.cloudzero.records import ContractName
 from finops_relay.delivery.defaults import Defaults
-from finops_relay.delivery.identity import ObjectVersion, digest, order_of, second_group
+from finops_relay.delivery.identity import ObjectVersion, digest, order_of
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Ports
 from finops_relay.delivery.receipt import Rows, Usage, rejected_key
@@ -27,10 +27,11 @@ from finops_relay.formats.telemetry_files import TelemetryReader, open_telemetry
 from finops_relay.jobs import mended
 from finops_relay.jobs.config import in_force
 from finops_relay.jobs.contract import Tenant, ask, known_contract
+from finops_relay.jobs.handing import hand_over, named
 from finops_relay.jobs.opening import MAX_WAITS, Opened, heard, opened, read_to_its_end, rejected, waiting
 from finops_relay.jobs.telemetry import drop_path
 from finops_relay.jobs.telemetry.books import Verb
-from finops_relay.jobs.telemetry.content import crowded, hand_over, let_go, lines_of, total_of, written
+from finops_relay.jobs.telemetry.content import crowded, entry_of, let_go, lines_of, total_of, written
 from finops_relay.jobs.telemetry.drop_path import DropPath, Meaning
 from finops_relay.jobs.telemetry.remembered import KIND, Stream, Work, content_key, stream_name, target_name
 
@@ -72,7 +73,8 @@ def prepare(source: ObjectVersion, ports: Ports, defaults: Defaults, waits: Wait
         def story() -> Delivery:
             if refusal is not None:
                 raise refusal
-            return hand_over(ports, run.prepared())
+            prepared = run.prepared()
+            return hand_over(ports, prepared, entry_of(prepared))
 
         return read_to_its_end(ports, source, waits, lambda: run.delivery, story)
 
@@ -95,17 +97,14 @@ def name_rejected(delivery_id: str, ports: Ports, waits: Waits) -> Delivery | No
         Wait: the source cannot be read now.
         LedgerConflict: another run is at it.
     """
-    delivery = ports.ledger.delivery(delivery_id)
-    if delivery is None or delivery.kind != KIND:
-        return None
-    with heard(ports, delivery.id, waits):
-        if delivery.stage == "naming":
-            delivery = ports.ledger.save(_named(delivery, ports).but(stage="queued", attempts=0))
-        work = Work.model_validate(delivery.work)
-        if delivery.stage == "queued" and work.named:
-            again = delivery.but(group=second_group(delivery.target))
-            ports.queue.send(again, nonce=f"{delivery.id}/named/{work.named}")
-    return delivery
+    return named(
+        ports,
+        waits,
+        delivery_id,
+        KIND,
+        lambda delivery: _named(delivery, ports),
+        lambda delivery: Work.model_validate(delivery.work).named,
+    )
 
 
 def _named(delivery: Delivery, ports: Ports) -> Delivery:
@@ -125,8 +124,8 @@ def _named(delivery: Delivery, ports: Ports) -> Delivery:
                 said = f"{moment_of(one.period).isoformat()} {'/'.join(one.labels)}"
                 delivery = delivery.warn(f"CloudZero refused the record {said}: {one.words}")
             delivery = delivery.warn(f"the refused rows could not be read again: {error}")
-    named = work.model_copy(update={"named": len(work.removed)})
-    return delivery.but(work=named.model_dump(mode="json"))
+    done = work.model_copy(update={"named": len(work.removed)})
+    return delivery.but(work=done.model_dump(mode="json"))
 
 
 def _refusals(work: Work) -> Refusals:
@@ -196,7 +195,7 @@ class _Preparation:
         rows, only = self._mended()
         with RejectedFile() as rejects:
             self._read(rows, only, rejects, refusals)
-            return self._with_rejects(self.delivery, rejects)
+            return mended.with_rejects(self.ports, self.delivery, rejects)
 
     def _work(self) -> Work:
         return Work.model_validate(self.delivery.work)
@@ -321,7 +320,7 @@ class _Preparation:
         good = sum(total.rows for total in totals.values())
         bad = reader.rows_in - good
         source = self.delivery.source
-        delivery = self._with_rejects(self.delivery, rejects).warn(*reader.warnings)
+        delivery = mended.with_rejects(self.ports, self.delivery, rejects).warn(*reader.warnings)
         delivery = delivery.but(
             rows=Rows.model_validate({"in": reader.rows_in, "rejected": bad, "owed": good}),
             source=source.model_copy(update={"sha256": sha256}) if sha256 else source,
@@ -347,21 +346,6 @@ class _Preparation:
     def _saved(self, delivery: Delivery) -> Delivery:
         prepared = delivery.but(stage="prepared", attempts=0, waits=0, reason="")
         return self.ports.ledger.save(prepared.at("prepared", self.ports.clock.now()))
-
-    def _with_rejects(self, delivery: Delivery, rejects: RejectedFile) -> Delivery:
-        """Return the delivery with its rejected rows written, if there are any."""
-        if not rejects.rows:
-            return delivery
-        key = rejected_key(delivery.id)
-        with self.ports.drops.writer(key, "text/csv") as out:
-            rejects.write_to(out.write)
-        command = mended.mend_command(delivery, mended.folder_of(delivery.source.key))
-        delivery = delivery.but(rejected_rows=f"s3://{delivery.source.bucket}/{key}", next_command=command)
-        if rejects.omitted:
-            delivery = delivery.warn(
-                f"the rejected-rows file is full: {rejects.omitted:,} more rejected rows are not in it"
-            )
-        return delivery
 
     def _release(self, days: tuple[str, ...]) -> None:
         """Let what was written expire, unless another run has prepared the same under the same names."""
