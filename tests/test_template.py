@@ -163,7 +163,9 @@ def test_a_function_is_fed_by_a_queue_of_its_own_and_by_nothing_else(name: str) 
 def test_a_message_is_never_in_two_runs_and_partial_failures_are_reported(name: str) -> None:
     _, queue = queue_of(name)
     assert queue["VisibilityTimeout"] >= 6 * FUNCTIONS[name]["Timeout"]
-    assert sources(name)[0]["Properties"]["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    # telemetry_collect takes a batch whole: where it cannot be kept the function fails, which an alarm counts.
+    alone = ["ReportBatchItemFailures"] if name != COLLECT else None
+    assert sources(name)[0]["Properties"].get("FunctionResponseTypes") == alone
 
 
 @every_function_that_waits

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
 from finops_relay.aws.batch import Message
 from finops_relay.aws.wiring import Context, relay
 from finops_relay.delivery.ports import Ports
 from finops_relay.jobs.telemetry.collect import Sent, collect
 
 
-def lambda_handler(event: dict[str, Any], context: Context) -> PartialItemFailureResponse:
-    """Keep the messages of an SQS event; what cannot be kept is given back whole."""
-    return relay().handle_whole(event, context, on_batch)
+def lambda_handler(event: dict[str, Any], context: Context) -> None:
+    """Keep the messages of an SQS event; where they cannot be kept the function fails, and all of them come back."""
+    relay().handle_whole(event, context, on_batch)
 
 
 def on_batch(messages: Sequence[Message], ports: Ports) -> None:

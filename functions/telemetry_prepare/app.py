@@ -13,6 +13,9 @@ from finops_relay.jobs.contract import Tenant
 from finops_relay.jobs.telemetry.merge import merge
 from finops_relay.jobs.telemetry.prepare import name_rejected, prepare
 
+TICK_LASTS_S = 43_200.0
+"""After that a tick of the schedule that has failed is let go: newer ones do its work."""
+
 
 def lambda_handler(event: dict[str, Any], context: Context) -> PartialItemFailureResponse:
     """Prepare what the S3 notifications of an SQS event tell of, or what is in the inbox."""
@@ -28,7 +31,7 @@ def on_message(message: Message, ports: Ports) -> None:
         return
     tenant = Tenant(settings.cloudzero_api_url, settings.cloudzero_contract)
     for found in drops_and_sweeps(message.body):
-        if isinstance(found, Sweep):
-            merge(ports, settings.drops_bucket, tenant)
-        else:
+        if not isinstance(found, Sweep):
             prepare(found, ports, settings.defaults, waits, tenant)
+        elif message.age_s < TICK_LASTS_S:
+            merge(ports, settings.drops_bucket, tenant)

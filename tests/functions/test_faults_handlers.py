@@ -344,8 +344,10 @@ def test_nothing_that_we_write_starts_us_again(cloud: Lambdas, template: dict[st
         "incoming/billing/",
         "incoming/price-books/",
         "incoming/release/",
+        "incoming/telemetry/",
         "plan/billing/",
         "plan/price-books/",
+        "plan/telemetry/",
     ]
     cloud.send(PREPARE, cloud.put(f"{FOLDER}some_bad.csv", aws_sheet(300, bad=2)))
     cloud.send(PREPARE, cloud.put(f"{FOLDER}all_bad.csv", aws_sheet(1, bad=2)), body_of("price_book_prepare/not_json"))
@@ -380,7 +382,7 @@ def test_every_dead_letter_queue_has_an_alarm_on_depth_and_one_on_age(template: 
         for found in template.values()
         if found["Type"] == "AWS::SQS::Queue" and "RedrivePolicy" in found["Properties"]
     }
-    assert len(dead) == 6
+    assert len(dead) == 8
     for queue in dead:
         watching = {
             alarm["MetricName"]: alarm

@@ -178,6 +178,14 @@ def test_mended_rows_of_a_sum_go_alone(w: Telemetry) -> None:
     assert w.values("requests") == {"01T00 a": Decimal(5)}
 
 
+def test_a_total_of_too_many_digits_is_rounded_where_cloudzero_takes_no_more_and_said_so(w: Telemetry) -> None:
+    rows = [("01T00", "123456789012345", "a"), ("01T00", "0.6", "a")]
+    receipt = outcome(w, w.deliver_records("requests", metric(*rows)))
+    warnings = str(receipt["warnings"])
+    assert ("sent rounded" in warnings) is w.live
+    assert w.values("requests") == {"01T00 a": Decimal("123456789012346" if w.live else "123456789012345.6")}
+
+
 def test_a_plan_says_what_would_be_done_and_writes_nothing(w: Telemetry) -> None:
     key = folder("requests", root="plan") + "a.csv"
     receipt = outcome(w, w.deliver_file(key, metric(("01T00", "1", "a"))), "unchanged")

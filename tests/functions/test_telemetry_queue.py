@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from botocore.exceptions import ClientError
 from finops_relay.aws.logs import Counters
 from finops_relay.aws.wiring import Context, _boto_client, now, relay
 from finops_relay.delivery.identity import ObjectVersion
@@ -727,11 +728,10 @@ def function(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     relay.cache_clear()
 
 
-def invoked(event: dict[str, Any]) -> list[str]:
-    """Call the handler; return the ids of the messages that it gave back."""
+def invoke(event: dict[str, Any]) -> None:
+    """Call the handler; whatever it raises makes Lambda return every message."""
     context = SimpleNamespace(aws_request_id="r", get_remaining_time_in_millis=lambda: 60_000)
-    answer = telemetry_collect.lambda_handler(event, cast("Context", context))
-    return [str(failure["itemIdentifier"]) for failure in answer["batchItemFailures"]]
+    telemetry_collect.lambda_handler(event, cast("Context", context))
 
 
 def recorded(name: str) -> dict[str, Any]:
@@ -745,16 +745,16 @@ def test_a_recorded_batch_becomes_one_object_and_needs_nothing_but_the_bucket(fu
     """No ledger is there, and no queue is asked."""
     function.create_bucket(Bucket=DROPS, CreateBucketConfiguration={"LocationConstraint": REGION})
     event = recorded(name)
-    assert invoked(event) == []
-    assert invoked(event) == []  # the same messages once more
+    invoke(event)
+    invoke(event)  # the same messages once more
     (entry,) = function.list_objects_v2(Bucket=DROPS)["Contents"]
     assert entry["Key"].startswith(f"{INBOX}2026-03-01/")
     messages, _ = batch_of(relay().ports(CLOCK, Counters()), ObjectVersion(DROPS, entry["Key"]))
     assert messages == [Received(each["messageId"], each["body"]) for each in event["Records"]]
 
 
-def test_a_batch_that_cannot_be_written_is_given_back_whole(function: Any) -> None:  # noqa: ANN401 -- boto3's client
-    """Row 9: nothing is acknowledged that is not kept."""
-    event = recorded("records")  # and there is no bucket
-    assert invoked(event) == [each["messageId"] for each in event["Records"]]
+def test_a_batch_that_cannot_be_written_fails_the_function_so_that_all_of_it_comes_back(function: Any) -> None:  # noqa: ANN401 -- boto3's client
+    """Row 9: nothing is acknowledged that is not kept, and Lambda counts the error, which rings."""
+    with pytest.raises(ClientError):
+        invoke(recorded("records"))  # and there is no bucket
     assert function.list_buckets()["Buckets"] == []

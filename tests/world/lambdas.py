@@ -145,7 +145,8 @@ class Lambdas:
         self._become(function)
         context = SimpleNamespace(aws_request_id="r", get_remaining_time_in_millis=lambda: self.remaining_ms)
         answer = function.lambda_handler(event, cast("Context", context))
-        failed = [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
+        returned = answer["batchItemFailures"] if answer is not None else []
+        failed = [failure["itemIdentifier"] for failure in returned]
         for record in event["Records"]:
             if record["messageId"] not in failed:
                 self.sqs.delete_message(QueueUrl=self.queues[function], ReceiptHandle=record["receiptHandle"])

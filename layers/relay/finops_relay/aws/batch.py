@@ -94,20 +94,13 @@ class Batch:
             processor.process()
         return processor.response()
 
-    def process_whole(
-        self, event: dict[str, Any], handle: Callable[[Sequence[Message]], object]
-    ) -> PartialItemFailureResponse:
-        """Handle all messages at once; if that fails, return every one of them.
+    @staticmethod
+    def process_whole(event: dict[str, Any], handle: Callable[[Sequence[Message]], object]) -> None:
+        """Handle all messages at once. What it raises fails the function: Lambda counts it, and returns every message.
 
         They come back after the queue's own time-out: to set a wait for each of ten thousand takes longer than that.
         """
-        messages = [_message(SQSRecord(record)) for record in event["Records"]]
-        try:
-            handle(messages)
-        except Exception:  # noqa: BLE001 -- whatever it is, it is logged, and the messages come back
-            logger.exception("the batch failed", messages=len(messages))
-            return {"batchItemFailures": [{"itemIdentifier": message.id} for message in messages]}
-        return {"batchItemFailures": []}
+        handle([_message(SQSRecord(record)) for record in event["Records"]])
 
     def _give_back(self, message: Message, seconds: float, group: str = "") -> None:
         """Hide a failed message for *seconds*. Raises _SentAfresh when its queue would have lost it.

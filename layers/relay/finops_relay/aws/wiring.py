@@ -170,12 +170,12 @@ class Relay:
         event: dict[str, Any],
         context: Context,
         job: Callable[[Sequence[Message], Ports], object],
-    ) -> PartialItemFailureResponse:
+    ) -> None:
         """Run *job* once for all messages of an SQS event."""
         counters = Counters()
         ports = self.ports(Clock(now, lambda: context.get_remaining_time_in_millis() / 1000), counters)
         try:
-            return self._batch.process_whole(event, lambda messages: job(messages, ports))
+            self._batch.process_whole(event, lambda messages: job(messages, ports))
         finally:
             counters.flush()
 

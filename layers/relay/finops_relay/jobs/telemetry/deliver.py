@@ -33,7 +33,16 @@ from finops_relay.errors import (
     VendorUnavailable,
 )
 from finops_relay.formats.cost_cells import SUM_CONTEXT
-from finops_relay.formats.telemetry import ALLOCATION, METRIC, Ident, day_of, differing, moment_of
+from finops_relay.formats.telemetry import (
+    ALLOCATION,
+    METRIC,
+    SIGNIFICANT,
+    Ident,
+    day_of,
+    differing,
+    moment_of,
+    significant,
+)
 from finops_relay.jobs.run import ABOUT_ROWS, ACCEPTED, IN_DOUBT, OWED, UNSETTLED, Run, at_rest, moved
 from finops_relay.jobs.telemetry.books import Book, Change, Verb, change, day_start
 from finops_relay.jobs.telemetry.content import crowded, let_go, lines_of, page_of, put_page, send_again, total_of
@@ -325,10 +334,12 @@ class _Run(Run[Work]):
         if self.work.verb is Verb.DELETE and stream.kind:  # its file has none; what it leaves, and spares, has
             self.work = self.work.model_copy(update={"keys": stream.keys})
         whole, gone, needless, sizes = Change(), list[Gone](), [0], dict[str, int]()
+        cut = 0
         base, staged = dict[str, str](), dict[str, str]()
         work, way = self.work, way_of(self.work.verb, self.work.dialect)
 
         def going() -> Iterator[Going]:
+            nonlocal cut
             for day in work.days:
                 book = Book.opened(page_of(self.ports, stream.pages.get(day, "")))
                 lines = lines_of(self.ports, self.delivery.id, day)
@@ -342,6 +353,7 @@ class _Run(Run[Work]):
                 what = sending(work.verb, found, book, work.shape, work.dialect)
                 gone.extend(what.gone)
                 needless[0] += what.needless
+                cut += sum(significant(going.value) > SIGNIFICANT for going in what.going) if work.live else 0
                 yield from what.going
 
         sheets = [
@@ -357,6 +369,9 @@ class _Run(Run[Work]):
             let_go(self.ports, [*staged.values(), *(each for _, key in sheets for each in (key, rows_key(key)))])
             self._end_without(Outcome.REJECTED, over)
             return
+        if cut:
+            said = f"{cut:,} records add up to more than {SIGNIFICANT} significant digits and are sent rounded to them"
+            self.delivery = self.delivery.warn(said)
         self._judged(whole, sheets, base, staged, needless[0])
 
     def _judged(
@@ -746,10 +761,11 @@ class _Run(Run[Work]):
     def _finish(self) -> None:
         """End with the outcome that the bodies add up to."""
         rows = self.delivery.rows
+        back = "send them again" if self.work.queued else "mend them and drop them back"
         if not rows.accepted and rows.rejected:
-            self.end(Outcome.REJECTED, f"all {rows.rejected:,} rows were rejected; mend them and drop them back")
+            self.end(Outcome.REJECTED, f"all {rows.rejected:,} rows were rejected; {back}")
         elif rows.rejected:
-            self.end(Outcome.PARTLY_DELIVERED, f"{rows.rejected:,} rows were rejected; mend them and drop them back")
+            self.end(Outcome.PARTLY_DELIVERED, f"{rows.rejected:,} rows were rejected; {back}")
         else:
             self.end(Outcome.DELIVERED)
 
