@@ -31,6 +31,10 @@ class Waiting(Frozen):
     month: str = ""
     whole_month: bool = False
     addition: bool = False
+    erases: str = ""
+    """Of a stream: ``stream`` where it deletes the whole, ``periods`` where it deletes some."""
+    optional: bool = False
+    """Whether it need not be remembered beside `MOST_TOLD` others: nobody decides by it."""
 
 
 class Turns(Frozen):
@@ -57,6 +61,8 @@ def enter(ports: Ports, delivery: Delivery, entry: Waiting) -> Delivery | None:
 
     def entered(target: Target) -> Target:
         found = Turns.model_validate(target.content)
+        if entry.optional and len(found.waiting) >= MOST_TOLD:
+            return target
         waiting = {**found.waiting, delivery.id: entry}
         return _with(target, found.model_copy(update={"waiting": waiting}))
 

@@ -15,9 +15,9 @@ from finops_relay.delivery.receipt import rejected_key
 from finops_relay.errors import InputRefused
 from finops_relay.formats.cost_cells import SUM_CONTEXT
 from finops_relay.formats.telemetry import Ident, Total, day_of
-from finops_relay.jobs.telemetry.books import Line, Page, decoded, encoded
-from finops_relay.jobs.telemetry.remembered import Work, content_key
-from finops_relay.jobs.turns import Waiting
+from finops_relay.jobs.telemetry.books import Line, Page, Verb, decoded, encoded
+from finops_relay.jobs.telemetry.remembered import Work, content_key, target_name
+from finops_relay.jobs.turns import Waiting, turns
 
 MAX_DAYS = 400
 """Days that one delivery may have records of: each is an object in the spool and two names in the ledger, 400 KB."""
@@ -26,14 +26,23 @@ MAX_A_DAY = 150_000
 """Different records of one day of a stream: a page of its book is held in memory whole, 2 KB for each (measured)."""
 
 
+LABEL_CHARS = 400
+"""Characters of labels that come with a record at no extra weight."""
+
+
+def weight(ident: Ident) -> int:
+    """Return for how many records one counts in `MAX_A_DAY`: long labels take room, too."""
+    return 1 + sum(map(len, ident.labels)) // LABEL_CHARS
+
+
 def crowded(days: Mapping[str, int]) -> str:
-    """Return what a person is told of days with too many records, by how many each has; empty when none has."""
+    """Return what a person is told of days with too many records, by what they weigh; empty when none has too many."""
     found = [day for day, count in days.items() if count > MAX_A_DAY]
     if not found:
         return ""
     return (
-        f"{found[0]} would have {days[found[0]]:,} different records, and a day of a stream has {MAX_A_DAY:,} at most:"
-        " leave out a dimension, or divide the records among several streams"
+        f"{found[0]} would have {days[found[0]]:,} different records (more for long labels), and a day of a stream has"
+        f" {MAX_A_DAY:,} at most: leave out a dimension, or divide the records among several streams"
     )
 
 
@@ -91,7 +100,22 @@ def total_of(values: Iterable[Decimal]) -> Decimal:
 
 def entry_of(delivery: Delivery) -> Waiting:
     """Return what those that wait for the same stream are to know of a delivery."""
-    return Waiting(order=delivery.order, key=Work.model_validate(delivery.work).stream)
+    work = Work.model_validate(delivery.work)
+    erases = "stream" if work.whole_stream else "periods" if work.verb is Verb.DELETE else ""
+    return Waiting(order=delivery.order, erases=erases, optional=not erases)
+
+
+def erasing(ports: Ports, stream: str, order: str = "") -> str:
+    """Return what a deletion that waits for its turn will delete of a stream: ``stream``, ``periods``, or nothing.
+
+    Args:
+        ports: everything outside.
+        stream: its name.
+        order: only deletions that are older than this count; empty for all.
+    """
+    waiting = turns(ports, target_name(stream)).waiting.values()
+    found = {entry.erases for entry in waiting if not order or entry.order < order}
+    return "stream" if "stream" in found else "periods" if "periods" in found else ""
 
 
 def send_again(delivery: Delivery) -> str:
