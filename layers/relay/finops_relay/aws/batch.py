@@ -100,7 +100,9 @@ class Batch:
 
         They come back after the queue's own time-out: to set a wait for each of ten thousand takes longer than that.
         """
-        handle([_message(SQSRecord(record)) for record in event["Records"]])
+        messages = [_message(SQSRecord(record)) for record in event["Records"]]
+        if messages:
+            handle(messages)
 
     def _give_back(self, message: Message, seconds: float, group: str = "") -> None:
         """Hide a failed message for *seconds*. Raises _SentAfresh when its queue would have lost it.

@@ -134,12 +134,13 @@ class Run(ABC, Generic[WorkT]):
     def _to_the_end(self) -> Delivery:
         """Take step after step until the delivery ends, is held, or has to wait."""
         steps = self.steps()
-        if self.work.step not in {"check", "decided"} and self.client.name != self.work.contract:
-            self.end_other_contract()
         while self.delivery.stage != "finished" and not self.handed_over:
             if self.steps_done and self.ports.clock.remaining_s() < STEP_NEEDS_S:
                 raise self.wait(1, "goes on in another invocation")
             try:
+                if self.work.step not in {"check", "decided"} and self.client.name != self.work.contract:
+                    self.end_other_contract()
+                    break
                 steps[self.work.step]()
             except VendorError as error:
                 self._trouble(error)
@@ -158,12 +159,13 @@ class Run(ABC, Generic[WorkT]):
         self.delivery = self.ports.ledger.save(self.delivery.but(attempts=self.delivery.attempts + 1))
         if self.delivery.intent.startswith("send "):
             self.doubt(self.unit(self.delivery.intent.removeprefix("send ")))
+        self.doubt_unheard()
         reason = f"{MAX_ATTEMPTS} tries of step {self.work.step!r} ended without a word"
         self.delivery = self.accounted()
         prepared = [self.ports.spool.version(unit.spool_key) for unit in self.delivery.units if unit.spool_key]
-        if self.delivery.attempts <= 2 * MAX_ATTEMPTS:
+        if not self.delivery.dry_run and self.delivery.attempts <= 2 * MAX_ATTEMPTS:
             self.settle()
-        else:
+        elif not self.delivery.dry_run:
             self.delivery = self.delivery.warn(UNSETTLED)
         ended = quarantine_delivery(self.ports, self.delivery, reason, *prepared)
         self.let_go()
@@ -201,9 +203,14 @@ class Run(ABC, Generic[WorkT]):
         leave(self.ports, self.delivery)
         self.delivery = announce(self.ports, self.delivery)
 
-    def hold(self, why: str) -> None:
-        """Leave the delivery to a person, and tell the deliveries behind it. It keeps its turn."""
-        self.settle()
+    def hold(self, why: str, delivery: Delivery | None = None) -> None:
+        """Leave the delivery, or what it has become, to a person, and tell those behind it. It keeps its turn."""
+        before, self.delivery = self.delivery, delivery or self.delivery
+        try:
+            self.settle()
+        except ShortRead:  # what it has become is saved with its hold only
+            self.delivery = before
+            raise
         command = commands.release(self.delivery.source, self.delivery.id)
         held = self.as_held().ended(Outcome.HELD, self.now(), clip(why, MAX_REASON), command)
         held = held.but(work=self.work.model_copy(update={"decision": "", "decided_by": ""}).model_dump(mode="json"))

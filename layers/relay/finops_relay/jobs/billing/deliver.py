@@ -432,12 +432,12 @@ class _Run(Run[Work]):
         if self.work.live:
             self.save(delivery.but(intent="", reason=clip(why, MAX_REASON)), step="look", looks=0, watched_s=0.0)
             return
-        self.delivery = delivery  # saved with its hold only: until then the intent says that nobody knows
         where = f"s3 object {unit.spool_key} of the spool bucket" if unit.spool_key else ""
         self.hold(
             f"nobody knows whether CloudZero has taken body {unit.seq} ({unit.rows:,} rows, {where}): {why}. Compare"
             f" connection {self.work.connection}, month {self.work.month}, in CloudZero; then 'send' if it did not"
-            " arrive, 'mark as arrived' if it did, 'drop' to send nothing more"
+            " arrive, 'mark as arrived' if it did, 'drop' to send nothing more",
+            delivery,
         )
 
     @override

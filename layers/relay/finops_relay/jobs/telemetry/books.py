@@ -213,6 +213,8 @@ def _delete(book: Book, line: Line, order: str, found: Change, *, forced: bool) 
     for ident in there.keys() - newer:
         del book.kept[ident]
         found.removed.add(ident)
+    # What may be there although the book does not have it is deleted, too.
+    found.removed |= {ident for ident in book.shaken if ident.period == line.period and ident not in newer}
     if newer:
         found.spared.add(line.period)
     book.shaken -= {ident for ident in book.shaken if ident.period == line.period and ident not in newer}

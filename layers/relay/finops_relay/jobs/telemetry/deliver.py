@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from finops_relay.cloudzero.client import CloudZero
 from finops_relay.cloudzero.records import RecordKey
-from finops_relay.delivery.ledger import Delivery
+from finops_relay.delivery.ledger import Delivery, clip
 from finops_relay.delivery.packer import MAX_BODY_BYTES
 from finops_relay.delivery.ports import Ports, Queue
 from finops_relay.delivery.receipt import Outcome, Unit
@@ -36,16 +36,15 @@ from finops_relay.formats.cost_cells import SUM_CONTEXT
 from finops_relay.formats.telemetry import (
     ALLOCATION,
     METRIC,
-    SIGNIFICANT,
     Ident,
     day_of,
     differing,
     moment_of,
-    significant,
 )
 from finops_relay.jobs.run import ABOUT_ROWS, ACCEPTED, IN_DOUBT, OWED, UNSETTLED, Run, at_rest, moved
 from finops_relay.jobs.telemetry.books import Book, Change, Verb, change, day_start
 from finops_relay.jobs.telemetry.content import crowded, let_go, lines_of, page_of, put_page, send_again, total_of
+from finops_relay.jobs.telemetry.entering import Entering
 from finops_relay.jobs.telemetry.remembered import (
     Removed,
     Stream,
@@ -67,20 +66,23 @@ from finops_relay.jobs.telemetry.sendings import (
     periods_of,
     record_text,
     rewritten,
-    sending,
     sent_records,
     way_of,
 )
 from finops_relay.jobs.turns import behind, leave, take
 
-MAX_REWRITES = 200
+MAX_REWRITES = 400
 """Bodies made anew for one delivery; a vendor that refuses more refuses something else than records."""
 MAX_ALL_REFUSED = 20
 """Records refused one by one while none was taken: then it is not the records."""
 MAX_REMOVED = 300
-"""Records refused by the vendor that one delivery names; all that it remembers must fit an item of the ledger."""
+MAX_REMOVED_CHARS = 60_000
+MAX_WORDS = 200
+"""Records refused by the vendor that one delivery names, their words and labels in all, and the words of one: all that
+a delivery remembers must fit an item of the ledger."""
 NAMED = 5
 """Records that a reason names."""
+ERASE_FIRST = "if the stream was deleted in CloudZero, drop delete/stream.json, which forgets it, and then this again"
 UNHEARD = (OutcomeUnknown, AnswerNotUnderstood, VendorUnavailable)
 """After these a body may have been taken."""
 
@@ -165,10 +167,10 @@ class _Run(Run[Work]):
         """Write into the record of the stream what it is and holds now, as far as we know."""
         taken = [unit for unit in self.delivery.units if unit.status == ACCEPTED]
         doubtful = [unit for unit in self.delivery.units if unit.status == IN_DOUBT]
-        if self.delivery.units and not taken and not doubtful:
+        if self.delivery.units and not (taken or doubtful or self.work.perhaps or self.work.removed):
             return
         try:
-            pages = dict(self.work.staged) if self._whole() else self._settled_pages(taken, doubtful)
+            pages = dict(self.work.staged) if self._whole() else self._settled_pages()
         except SourceGone as error:
             self.delivery = self.delivery.warn(f"{UNSETTLED}: {error}")
             return
@@ -178,7 +180,7 @@ class _Run(Run[Work]):
             replaced.update(stream.pages.get(day, "") for day in pages)
             kept = {day: key for day, key in {**stream.pages, **pages}.items() if key}
             frozen = self._frozen() if taken and not stream.kind and work.verb is not Verb.DELETE else {}
-            newest = max(stream.newest, self.delivery.order)
+            newest = max(stream.newest, self.delivery.order) if pages else stream.newest
             return stream.model_copy(update={"pages": kept, "newest": newest, **frozen})
 
         self._remember(now)
@@ -199,11 +201,13 @@ class _Run(Run[Work]):
         """Return whether everything was taken, just as it was entered into the staged pages."""
         return not self.work.removed and all(unit.status == ACCEPTED for unit in self.delivery.units)
 
-    def _settled_pages(self, taken: Sequence[Unit], doubtful: Sequence[Unit]) -> dict[str, str]:
+    def _settled_pages(self) -> dict[str, str]:
         """Write the pages of the book with what was taken only; return their keys."""
-        accepted, shaken = self._idents(taken), self._idents(doubtful)
-        open_ones = [unit for unit in self.delivery.units if unit.status != ACCEPTED]
+        units = self.delivery.units
+        accepted = self._idents([unit for unit in units if unit.status == ACCEPTED])
+        open_ones = [unit for unit in units if unit.status != ACCEPTED]
         unsure = {ident.period for ident in self._idents(open_ones)} if self.work.verb is Verb.DELETE else set()
+        shaken, periods = self._shaken()
         refused = {Ident(one.period, one.labels) for one in self.work.removed}
         pages = {}
         for day in self.work.staged:
@@ -214,14 +218,29 @@ class _Run(Run[Work]):
             else:
                 mine = [line for line in lines if self._sent_as(line.ident) in accepted - refused]
             change(book, self.work.verb, mine, self.delivery.order, forced=self.work.forced)
-            book.shaken |= {line.ident for line in lines if self._sent_as(line.ident) in shaken}
-            periods = {ident.period for ident in shaken if not ident.labels}
-            book.shaken |= {ident for ident in book.kept if self._sent_as(ident).period in periods}
+            both = (*book.kept, *(line.ident for line in lines))
+            book.shaken |= {ident for ident in both if self._sent_as(ident) in shaken}
+            book.shaken |= {ident for ident in both if self._sent_as(ident).period in periods}
             gone = {Ident(one.period, one.labels) for one in self.work.removed if one.gone}
             book.kept = {ident: kept for ident, kept in book.kept.items() if self._sent_as(ident) not in gone}
             key = page_key(self.work.stream, day, self.delivery.id, f".{self.delivery.version}")
             pages[day] = put_page(self.ports, key, book.closed())
         return pages
+
+    def _shaken(self) -> tuple[set[Ident], set[int]]:
+        """Return the records, and the whole periods, of which nobody knows what the vendor holds now."""
+        perhaps = set(self.work.perhaps)
+        unsure = [
+            unit
+            for unit in self.delivery.units
+            if unit.status == IN_DOUBT or (unit.status != ACCEPTED and unit.spool_key in perhaps)
+        ]
+        wiping = {Way.RENEW, Way.MORE, Way.DELETE}
+        periods = {ident.period for ident in self._idents([unit for unit in unsure if self._way(unit) in wiping])}
+        told = [unit for unit in self.delivery.units if self._way(unit) in {Way.RENEW, Way.MORE}]
+        begun = {ident.period for ident in self._idents([unit for unit in told if unit.status == ACCEPTED])}
+        unfinished = {ident.period for ident in self._idents([unit for unit in told if unit.status != ACCEPTED])}
+        return self._idents([unit for unit in unsure if self._way(unit) not in wiping]), periods | (begun & unfinished)
 
     def _idents(self, units: Sequence[Unit]) -> set[Ident]:
         """Return the records that some bodies are about, as they are sent; of a whole period one without labels."""
@@ -252,11 +271,13 @@ class _Run(Run[Work]):
     def again(self) -> str:
         if not self.work.queued:
             return super().again()
-        return "the running totals have it: the next record of the same dimensions and period sends it again"
+        return "do not send them again: the running totals have them, and go with the next record of that period"
 
     @override
     def mend(self) -> str:
-        return send_again(self.delivery) if self.work.queued else super().mend()
+        if not self.work.queued:
+            return super().mend()
+        return self.again() if self.work.removed else send_again(self.delivery)
 
     # --- before anything is sent --------------------------------------------------------------------------------------
 
@@ -333,81 +354,63 @@ class _Run(Run[Work]):
         """Enter the records into the book, and make the bodies that follow from it."""
         if self.work.verb is Verb.DELETE and stream.kind:  # its file has none; what it leaves, and spares, has
             self.work = self.work.model_copy(update={"keys": stream.keys})
-        whole, gone, needless, sizes = Change(), list[Gone](), [0], dict[str, int]()
-        cut = 0
-        base, staged = dict[str, str](), dict[str, str]()
+        entering = Entering(self.ports, self.delivery, self.work, stream.pages)
         work, way = self.work, way_of(self.work.verb, self.work.dialect)
+        units, ways = list[Unit](), dict[str, Way]()
 
-        def going() -> Iterator[Going]:
-            nonlocal cut
-            for day in work.days:
-                book = Book.opened(page_of(self.ports, stream.pages.get(day, "")))
-                lines = lines_of(self.ports, self.delivery.id, day)
-                found = change(book, work.verb, lines, self.delivery.order, forced=work.forced)
-                whole.take(found)
-                sizes[day] = len(book.kept)
-                if not found.applied or crowded(sizes):
-                    continue
-                base[day] = stream.pages.get(day, "")
-                staged[day] = put_page(self.ports, page_key(work.stream, day, self.delivery.id), book.closed())
-                what = sending(work.verb, found, book, work.shape, work.dialect)
-                gone.extend(what.gone)
-                needless[0] += what.needless
-                cut += sum(significant(going.value) > SIGNIFICANT for going in what.going) if work.live else 0
-                yield from what.going
+        def keep(body: Body) -> None:
+            unit = self._written(len(units) + 1, body)
+            units.append(unit)
+            ways[unit.spool_key] = body.way
 
-        sheets = [
-            (body, self._written(body, f"{number:04d}"))
-            for number, body in enumerate(
-                bodies(type(self.client), work.dialect, work.shape, way, going(), self.max_bytes), 1
-            )
-        ]
-        for body in gone_bodies(gone, live=work.live):
-            sheets.append((body, self._written(body, f"{len(sheets) + 1:04d}")))
-        over = crowded(sizes)
-        if over:
-            let_go(self.ports, [*staged.values(), *(each for _, key in sheets for each in (key, rows_key(key)))])
-            self._end_without(Outcome.REJECTED, over)
-            return
-        if cut:
-            said = f"{cut:,} records add up to more than {SIGNIFICANT} significant digits and are sent rounded to them"
-            self.delivery = self.delivery.warn(said)
-        self._judged(whole, sheets, base, staged, needless[0])
+        for body in bodies(type(self.client), work.dialect, work.shape, way, entering.going(), self.max_bytes):
+            keep(body)
+        for body in gone_bodies(entering.gone, live=work.live):  # known once all days were entered
+            keep(body)
+        self._judged(entering, units, ways)
 
-    def _judged(
-        self,
-        whole: Change,
-        sheets: Sequence[tuple[Body, str]],
-        base: dict[str, str],
-        staged: dict[str, str],
-        needless: int,
-    ) -> None:
+    def _judged(self, entered: Entering, units: Sequence[Unit], ways: Mapping[str, Way]) -> None:
         """Decide what is to become of the delivery, now that it is known what it changes."""
-        late = sum(line.rows for line in whole.late.values())
-        verdict, why = self._verdict(whole, late)
-        units = tuple(self._unit(seq, body, key) for seq, (body, key) in enumerate(sheets, 1))
+        late = sum(line.rows for line in entered.whole.late.values())
+        verdict, why = self._verdict(entered, late)
+        self.delivery = self.delivery.warn(*entered.warnings(self.work))
         if self.delivery.dry_run:
-            self.delivery = self.delivery.but(units=units)
-            self.work = self.work.model_copy(update={"base": base, "staged": staged})
+            self.delivery = self.delivery.but(units=tuple(units))
+            self.work = self.work.model_copy(update={"base": entered.base, "staged": entered.staged})
             self.planned(verdict, why)
             return
         if verdict != "would_deliver":
             let_go(self.ports, [each for unit in units for each in (unit.spool_key, rows_key(unit.spool_key))])
+        if verdict in {"would_be_held", "would_be_rejected"}:
+            let_go(self.ports, entered.staged.values())
         if verdict == "would_be_held":
-            let_go(self.ports, staged.values())
             self.hold(why)
+            return
+        if verdict == "would_be_rejected":
+            self._end_without(Outcome.REJECTED, why)
             return
         if late and verdict != "would_be_superseded":
             self.delivery = self._late(late).warn(f"{late:,} rows were left out: newer drops have their records")
         if verdict != "would_deliver":
-            self.work = self.work.model_copy(update={"base": base, "staged": staged})
+            self.work = self.work.model_copy(update={"base": entered.base, "staged": entered.staged})
             self._end_without(Outcome.UNCHANGED if verdict == "unchanged" else Outcome.SUPERSEDED, why)
             return
-        delivery = self.delivery.but(units=units, rows=moved(self.delivery.rows, accepted=True, count=needless))
-        ways = {key: body.way.value for body, key in sheets}
-        self.done(delivery, step="send", ways=ways, base=base, staged=staged)
+        rows = moved(self.delivery.rows, accepted=True, count=entered.needless)
+        refused = sum(entered.whole.applied[ident].rows for ident in entered.refused_lines)
+        delivery = self.delivery.but(units=tuple(units), rows=moved(rows, accepted=False, count=refused))
+        self.done(
+            delivery,
+            step="send",
+            ways={key: known.value for key, known in ways.items()},
+            base=entered.base,
+            staged=entered.staged,
+            removed=tuple(entered.refused),
+        )
 
-    def _verdict(self, whole: Change, late: int) -> tuple[str, str]:
+    def _verdict(self, entered: Entering, late: int) -> tuple[str, str]:
+        whole, over = entered.whole, crowded(entered.sizes)
+        if over:
+            return "would_be_rejected", over
         if whole.doubtful:
             return "would_be_held", self._why_doubtful(whole)
         if not whole.applied:
@@ -423,19 +426,16 @@ class _Run(Run[Work]):
             " them: nobody can say what they should be. 'send' replaces them all the same, 'drop' leaves them"
         )
 
-    def _written(self, body: Body, name: str) -> str:
-        key = f"telemetry/{self.delivery.id}/body-{name}.json"
+    def _written(self, seq: int, body: Body, name: str = "") -> Unit:
+        """Keep a body; return what is remembered of it."""
+        key = f"telemetry/{self.delivery.id}/body-{name or f'{seq:04d}'}.json"
         with self.ports.spool.writer(key, "application/json") as out:
             out.write(body.data)
         with self.ports.spool.writer(rows_key(key), "application/json") as out:
             out.write(msgspec.json.encode(body.rows))
-        return key
-
-    @staticmethod
-    def _unit(seq: int, body: Body, key: str) -> Unit:
-        name = f"{body.way.value}: {body.records:,} records"
+        title = f"{body.way.value}: {body.records:,} records"
         hashed = sha256(body.data).hexdigest()
-        return Unit(seq=seq, name=name, rows=sum(body.rows), bytes=len(body.data), sha256=hashed, spool_key=key)
+        return Unit(seq=seq, name=title, rows=sum(body.rows), bytes=len(body.data), sha256=hashed, spool_key=key)
 
     # --- a person's word ----------------------------------------------------------------------------------------------
 
@@ -491,19 +491,27 @@ class _Run(Run[Work]):
         if wait_s:
             raise self.wait(wait_s, "the pace that CloudZero takes telemetry at (100 records a second)")
         trying = unit.model_copy(update={"attempts": unit.attempts + 1})
-        self.save(self.with_unit(trying).but(intent=intent))
+        # Whatever is not heard of again may have been done, or half of it.
+        perhaps = {*self.work.perhaps, *([] if way is Way.SUM else [unit.spool_key])}
+        self.save(self.with_unit(trying).but(intent=intent), perhaps=tuple(sorted(perhaps)))
         try:
-            request_id = self._told(way, body, records)
+            if way is Way.RENEW:
+                self._renewing(periods_of(records))
+            request_id = self._told(way, body)
+        except _NoSuchStreamError as error:
+            self.end(Outcome.FAILED, f"{error}; {ERASE_FIRST}", redrop=True)
+            return
         except VendorError as error:
             self._not_sent(trying, way, error, known=bool(stream.kind))
             return
         accepted = trying.model_copy(update={"status": ACCEPTED, "request_id": request_id})
         delivery = self.with_unit(accepted).at("first_sent", self.now())
         rows = moved(delivery.rows, accepted=True, count=unit.rows)
-        self.done(delivery.but(rows=rows), **vars(self._counted(unit, records)))
+        perhaps -= {unit.spool_key}
+        self.done(delivery.but(rows=rows), **{**vars(self._counted(unit, records)), "perhaps": tuple(sorted(perhaps))})
         self._remember(lambda known: known.having_sent(len(records), self.now()))
 
-    def _told(self, way: Way, body: bytes, records: Sequence[Sent]) -> str:
+    def _told(self, way: Way, body: bytes) -> str:
         """Tell the vendor; return the request's id. Raises VendorError."""
         client, stream, metric = self.client, self.work.stream, self.work.kind == METRIC
         if way is Way.DELETE:
@@ -512,19 +520,19 @@ class _Run(Run[Work]):
         if way is Way.REPLACE:
             replace = client.replace_metric_records if metric else client.replace_allocation_records
             return replace(stream, body)
-        if way is Way.RENEW:
-            self._renewing(periods_of(records))
         add = client.add_metric_records if metric else client.add_allocation_records
         return add(stream, body)
 
     def _renewing(self, periods: Sequence[int]) -> None:
-        """Delete the periods that a body tells anew. Raises VendorError."""
+        """Delete the periods that a body tells anew. Raises VendorError, _NoSuchStreamError."""
         shape, dialect = self.work.shape, self.work.dialect
         try:
             self._deleted([key_of(dialect, shape, Gone(period, None, 0)) for period in periods])
-        except (RequestRefused, NotFound):
-            if self._stream().kind:  # then there is a stream, and it is something else that is wrong
-                raise
+        except (RequestRefused, NotFound) as error:
+            # Of a stream that was never sent there is nothing to delete. Of one that was, nothing is added to what may
+            # be there: it would count twice.
+            if self._stream().kind:
+                raise _NoSuchStreamError(str(error)) from error
 
     def _deleted(self, keys: Sequence[RecordKey]) -> None:
         delete = self.client.delete_metric_records
@@ -537,13 +545,8 @@ class _Run(Run[Work]):
         if isinstance(error, UNHEARD) and way in {Way.SUM, Way.MORE}:
             self._unknown(unit, str(error))
             return
-        about_rows = isinstance(error, BodyTooLarge) or error.call.status in ABOUT_ROWS
-        perhaps = set(self.work.perhaps)
-        if way is not Way.SUM and not about_rows:  # the call may have been repeated within, after a lost answer
-            perhaps.add(unit.spool_key)
         # An intent stays only where the vendor may have acted.
-        intent = self.delivery.intent if isinstance(error, UNHEARD) else ""
-        self.save(self.delivery.but(intent=intent), perhaps=tuple(sorted(perhaps)))
+        self.save(self.delivery.but(intent=self.delivery.intent if isinstance(error, UNHEARD) else ""))
         if error.retryable:
             raise error
         if way is Way.DELETE:
@@ -557,7 +560,10 @@ class _Run(Run[Work]):
 
     def _not_deleted(self, unit: Unit, error: VendorError, *, known: bool) -> None:
         """What was never there is deleted. Raises VendorError."""
-        if known or not isinstance(error, RequestRefused | NotFound):
+        if known and isinstance(error, RequestRefused | NotFound):
+            self.end(Outcome.FAILED, f"{error}; {ERASE_FIRST}", redrop=True)
+            return
+        if not isinstance(error, RequestRefused | NotFound):
             raise error
         delivery = self.with_unit(unit.model_copy(update={"status": ACCEPTED}))
         counted = moved(delivery.rows, accepted=True, count=unit.rows)
@@ -569,11 +575,11 @@ class _Run(Run[Work]):
         if self._way(unit) is Way.MORE:
             self._tell_anew(unit, why)
             return
-        self.delivery = self.doubted(unit)  # saved with its hold only: until then the intent says that nobody knows
         self.hold(
             f"nobody knows whether CloudZero has taken body {unit.seq} ({unit.rows:,} rows, s3 object {unit.spool_key}"
             f" of the spool bucket): {why}. Compare stream {self.work.stream} in CloudZero; then 'send' if it did not"
-            " arrive, 'mark as arrived' if it did, 'drop' to send nothing more"
+            " arrive, 'mark as arrived' if it did, 'drop' to send nothing more",
+            self.doubted(unit),
         )
 
     def _tell_anew(self, unit: Unit, why: str) -> None:
@@ -590,7 +596,8 @@ class _Run(Run[Work]):
                 value = total_of(record.value for record in records)
                 sent = SUM_CONTEXT.subtract(work.sent, value) if work.sent is not None else None
                 work = work.model_copy(update={"sent": sent, "records": work.records - len(records)})
-        self.save(delivery.but(intent=""), **vars(work))
+        perhaps = {*work.perhaps, *(known.spool_key for known in units[first : place + 1])}
+        self.save(delivery.but(intent=""), **{**vars(work), "perhaps": tuple(sorted(perhaps))})
         raise self.wait(self.waits.after(self.delivery.waits), f"the period is told anew from its beginning: {why}")
 
     # --- bodies -------------------------------------------------------------------------------------------------------
@@ -650,18 +657,20 @@ class _Run(Run[Work]):
 
     def _remove(self, unit: Unit, way: Way, record: Sent, words: str) -> None:
         """Go on without a record that the vendor refused; it will be named."""
-        if len(self.work.removed) >= MAX_REMOVED:
-            reason = f"CloudZero refuses more than {MAX_REMOVED} records, one of them because: {words}"
+        chars = sum(len(one.words) + sum(map(len, one.labels)) for one in self.work.removed)
+        if len(self.work.removed) >= MAX_REMOVED or chars > MAX_REMOVED_CHARS:
+            reason = f"CloudZero refuses more than {len(self.work.removed)} records, one of them because: {words}"
             self.end(Outcome.FAILED, reason, redrop=True)
             return
         deleted = way in {Way.RENEW, Way.MORE}
         former = self._former(record.ident) if deleted and unit.rows else None
-        one = Removed(
-            period=record.ident.period, labels=record.ident.labels, words=words, gone=deleted and former is None
-        )
+        former = None if former == record.value else former
+        gone = deleted and former is None
+        words = clip(words, MAX_WORDS)
+        one = Removed(period=record.ident.period, labels=record.ident.labels, words=words, gone=gone)
         removed = (*self.work.removed, one)
         delivery = self.delivery.but(rows=moved(self.delivery.rows, accepted=False, count=unit.rows))
-        if former is not None and former != record.value:  # what it was is told again in its place
+        if former is not None:  # what it was is told again in its place
             going = Going(record.ident, former, 0)
             text = record_text(type(self.client), self.work.dialect, self.work.shape, going)
             self.work = self.work.model_copy(update={"removed": removed})
@@ -688,15 +697,15 @@ class _Run(Run[Work]):
     def _replaced(self, delivery: Delivery, unit: Unit, made: Sequence[Body]) -> None:
         """Remember the bodies that take the place of another."""
         number = self.work.rewritten + 1
-        new = [
-            self._unit(0, body, self._written(body, f"{unit.seq:04d}-{number}-{part}"))
-            for part, body in enumerate(made)
-        ]
+        new = [self._written(0, body, f"{unit.seq:04d}-{number}-{part}") for part, body in enumerate(made)]
         units = [each for known in delivery.units for each in (new if known.spool_key == unit.spool_key else [known])]
         numbered = tuple(known.model_copy(update={"seq": seq}) for seq, known in enumerate(units, 1))
         ways = {key: way for key, way in self.work.ways.items() if key != unit.spool_key}
         ways |= {known.spool_key: body.way.value for known, body in zip(new, made, strict=True)}
-        self.done(delivery.but(units=numbered), ways=ways, rewritten=number)
+        perhaps = set(self.work.perhaps) - {unit.spool_key}
+        if unit.spool_key in self.work.perhaps:
+            perhaps |= {known.spool_key for known in new}
+        self.done(delivery.but(units=numbered), ways=ways, rewritten=number, perhaps=tuple(sorted(perhaps)))
         let_go(self.ports, [unit.spool_key, rows_key(unit.spool_key)])
 
     # --- a whole stream -----------------------------------------------------------------------------------------------
@@ -734,18 +743,28 @@ class _Run(Run[Work]):
 
     def _vanish(self) -> None:
         """Wait until the stream is gone: until then CloudZero refuses new records of its name. Raises Wait."""
+        why = "CloudZero is deleting the stream"
         try:
-            self.client.telemetry_records(self.work.stream, limit=1)
+            self._shown()
         except NotFound:
             self.done(step="finish")
             return
+        except VendorError as error:  # such as a key that may not read: the deletion itself is done
+            why = f"{why}; whether it is done cannot be seen: {error}"
         if self.work.watched_s >= self.vanishing.end_s:
             said = "the stream is still to be seen; CloudZero deletes it in its own time, and refuses records till then"
             self.done(self.delivery.warn(said), step="finish")
             return
         wait = self.vanishing.after(self.work.looks)
         self.save(looks=self.work.looks + 1, watched_s=self.work.watched_s + wait)
-        raise self.wait(wait, "CloudZero is deleting the stream")
+        raise self.wait(wait, why)
+
+    def _shown(self) -> None:
+        """Ask for the stream. Raises NotFound once it is gone."""
+        read = self.client.telemetry_records
+        if self.work.stream == "metric":  # the address of that call is another one's for this name
+            read = self.client.metric_records
+        read(self.work.stream, limit=1)
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -768,6 +787,10 @@ class _Run(Run[Work]):
             self.end(Outcome.PARTLY_DELIVERED, f"{rows.rejected:,} rows were rejected; {back}")
         else:
             self.end(Outcome.DELIVERED)
+
+
+class _NoSuchStreamError(Exception):
+    """CloudZero refuses to delete from a stream that it has taken records of."""
 
 
 def rows_key(body_key: str) -> str:

@@ -15,7 +15,7 @@ from finops_relay.delivery.defaults import Defaults
 from finops_relay.delivery.identity import ObjectVersion, digest, order_of
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Ports
-from finops_relay.delivery.receipt import Rows, Usage, rejected_key
+from finops_relay.delivery.receipt import Outcome, Rows, Usage, rejected_key
 from finops_relay.delivery.telling import conclude
 from finops_relay.delivery.waits import Waits
 from finops_relay.errors import InputRefused, ShortRead, SourceChanged, SourceForbidden, SourceGone
@@ -31,7 +31,7 @@ from finops_relay.jobs.handing import hand_over, named
 from finops_relay.jobs.opening import MAX_WAITS, Opened, heard, opened, read_to_its_end, rejected, waiting
 from finops_relay.jobs.telemetry import drop_path
 from finops_relay.jobs.telemetry.books import Verb
-from finops_relay.jobs.telemetry.content import crowded, entry_of, let_go, lines_of, total_of, written
+from finops_relay.jobs.telemetry.content import crowded, entry_of, erasing, let_go, lines_of, total_of, weight, written
 from finops_relay.jobs.telemetry.drop_path import DropPath, Meaning
 from finops_relay.jobs.telemetry.remembered import KIND, Stream, Work, content_key, stream_name, target_name
 
@@ -221,7 +221,9 @@ class _Preparation:
     def _stream(self) -> Shape | None:
         """Return what the stream has frozen; None where nobody knows, or where it is of the other kind anyway."""
         stream = Stream.model_validate(self.ports.ledger.record(stream_name(self.path.stream)).content)
-        return stream.shape if stream.kind == self.path.kind else None
+        if stream.kind != self.path.kind or erasing(self.ports, self.path.stream, self.delivery.order) == "stream":
+            return None  # what it is then, the function that delivers knows
+        return stream.shape
 
     # --- a stream that is deleted -------------------------------------------------------------------------------------
 
@@ -230,8 +232,10 @@ class _Preparation:
         fix = f'write {{"stream": "{self.path.stream}"}} to delete the stream with all that it holds'
         with self.ports.drops.open(self.source) as stream:
             text = stream.read(MAX_STREAM_FILE_BYTES + 1)
+        if len(text) > MAX_STREAM_FILE_BYTES:
+            raise InputRefused("the file is too large for a stream's name", file=self.source.key, fix=fix)
         try:
-            named = _Naming.model_validate(json.loads(text[:MAX_STREAM_FILE_BYTES].decode("utf-8-sig"))).stream
+            named = _Naming.model_validate(json.loads(text.decode("utf-8-sig"))).stream
         except (ValidationError, ValueError, RecursionError):
             raise InputRefused("the file does not name the stream", file=self.source.key, fix=fix) from None
         if named != self.path.stream:
@@ -270,12 +274,27 @@ class _Preparation:
         key = rejected_key(original.id)
         with self.ports.drops.open(self.ports.drops.pin(original.source.bucket, key)) as stream:
             theirs = read_mended(stream, key).get("", {})
-        sent = sorted(set(mine) - set(theirs))
+        taken = self._taken_before(original.id, set(mine))
+        sent = sorted((set(mine) - set(theirs)) | taken)
         if sent:
             fix = "keep only rows of the rejected-rows file: what was added once must not be added again"
             reason = f"this row was not rejected by delivery {original.id}, and was sent"
             raise InputRefused(reason, file=self.source.key, value=str(sent[0]), fix=fix)
         return frozenset(mine)
+
+    def _taken_before(self, original: str, lines: set[int]) -> set[int]:
+        """Return the lines that another file of mended rows has added, or will; remember the others as this one's."""
+        record = self.ports.ledger.record(f"mended#{original}")
+        known: dict[str, str] = dict(record.content)
+        taken = set[int]()
+        for line in lines:
+            other = self.ports.ledger.delivery(known.get(str(line), self.delivery.id))
+            mine = other is None or other.id == self.delivery.id
+            if not mine and other is not None and other.outcome not in {Outcome.REJECTED, Outcome.SUPERSEDED}:
+                taken.add(line)
+        if not taken:
+            self.ports.ledger.save_record(record.but(content=known | {str(line): self.delivery.id for line in lines}))
+        return taken
 
     def _in_time(self, file: str) -> None:
         """Refuse a file that does not fit into one invocation, while there is time to say so."""
@@ -328,7 +347,10 @@ class _Preparation:
         if not good:
             none = f"all {reader.rows_in:,} rows were rejected; mend them and drop them back"
             return conclude(self.ports, rejected(self.ports, delivery, none, delivery.next_command))
-        over = crowded(Counter(day_of(ident.period) for ident in totals))
+        weights = Counter[str]()
+        for ident in totals:
+            weights[day_of(ident.period)] += weight(ident)
+        over = crowded(weights)
         if over:
             raise InputRefused(over, file=self.source.key)
         work, shape = self._work(), reader.shape

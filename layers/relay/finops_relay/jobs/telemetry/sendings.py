@@ -19,6 +19,7 @@ import msgspec
 
 from finops_relay.cloudzero.records import AllocationRecord, Granularity, MetricRecord, RecordKey
 from finops_relay.errors import SourceGone
+from finops_relay.formats.cost_cells import MAX_DIGITS
 from finops_relay.formats.telemetry import (
     ALLOCATION,
     DAILY,
@@ -38,9 +39,11 @@ if TYPE_CHECKING:
 
 HEAD, TAIL = b'{"records":[', b"]}"
 """What stands around the records of a body, in either contract."""
-GONE_IN_A_BODY = 1_000
-"""Deletions that one body names; under `openapi` each is a call of its own, which a function's time must allow."""
-GONE_IN_A_BODY_EACH = 100
+GONE_IN_A_BODY = 500
+"""Deletions that one body names: with their labels below 5 MB."""
+GONE_IN_A_BODY_EACH = 24
+"""Periods that one body deletes under `openapi`, where each is a call of its own: a vendor that asks to slow down has
+them begun again."""
 
 
 class Way(StrEnum):
@@ -166,6 +169,16 @@ def _deleting(change: Change, book: Book, dialect: Dialect, rows: Mapping[Ident,
     return found
 
 
+def unsendable(value: Decimal, dialect: Dialect) -> str:
+    """Return why a total cannot be sent; empty where it can."""
+    exponent = value.as_tuple().exponent
+    if value.adjusted() >= MAX_DIGITS or not isinstance(exponent, int) or exponent < -MAX_DIGITS:
+        return f"it adds up to more than {MAX_DIGITS} digits before or behind the point"
+    if dialect.live and value <= 0:
+        return f"it adds up to {value:f}, and CloudZero takes only what is more than 0"
+    return ""
+
+
 # --- bodies -----------------------------------------------------------------------------------------------------------
 
 
@@ -189,11 +202,13 @@ def bodies(  # noqa: PLR0913, PLR0917 -- what they are of, and how large they ma
             yield _body(way, part)
         return
     waiting: list[tuple[Going, bytes]] = []
+    periods = 0
     for _, same in groupby(texts, lambda pair: pair[0].ident.period):
         period = list(same)
-        if waiting and _size(waiting) + _size(period) > room:
+        if waiting and (_size(waiting) + _size(period) > room or (way is Way.RENEW and periods == GONE_IN_A_BODY_EACH)):
             yield _body(way, waiting)
-            waiting = []
+            waiting, periods = [], 0
+        periods += 1
         if _size(period) <= room:
             waiting += period
             continue
