@@ -75,6 +75,10 @@ GOLDEN = """{
       }
     }
   },
+  "usage": {
+    "in": "1000",
+    "sent": null
+  },
   "units": [
     {
       "seq": 1,
@@ -140,6 +144,7 @@ def delivery() -> Delivery:
                 "by_column": {"cost/amortized_cost": {"in": Decimal("-2.50")}},
             }
         ),
+        usage=Usage.model_validate({"in": Decimal("1E+3")}),
         units=(
             Unit(
                 seq=1,

@@ -11,14 +11,20 @@ import zlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from gzip import BadGzipFile, GzipFile, compress
+from hashlib import sha256
 from typing import NamedTuple
 
 from finops_relay.delivery.identity import ObjectVersion, digest
 from finops_relay.delivery.ports import Ports
 from finops_relay.errors import InputRefused
+from finops_relay.formats.telemetry import is_stream
 
 INBOX = "state/telemetry/inbox/"
 """Where the batches wait in the drops bucket until they are counted."""
+WAITING = f"{INBOX}waiting/"
+"""Where, by stream, those wait that could not be counted when their batch was. Behind the batches in order of keys."""
+NOBODY = "~"
+"""The name there of what is no stream's; no stream is called that."""
 MAX_BATCH_BYTES = 64_000_000
 """Of one batch, decoded. SQS hands over 6 MB at most; a larger object is none that we have written."""
 
@@ -38,8 +44,7 @@ def collect(messages: Iterable[Sent], ports: Ports) -> str:
     batch = sorted({message.id: message for message in messages}.values(), key=lambda sent: (sent.sent_ms, sent.id))
     day = datetime.fromtimestamp(batch[0].sent_ms / 1000, UTC).date()
     key = f"{INBOX}{day}/{digest(*sorted(message.id for message in batch))}.json.gz"
-    lines = (json.dumps({"id": message.id, "body": message.body}) for message in batch)
-    ports.drops.put(key, compress("\n".join(lines).encode(), mtime=0), "application/gzip")
+    ports.drops.put(key, _packed(batch), "application/gzip")
     return key
 
 
@@ -50,12 +55,31 @@ class Received(NamedTuple):
     body: str
 
 
+def put_waiting(ports: Ports, stream: str, messages: Iterable[Received]) -> str:
+    """Let messages of a stream wait apart, and return their key; the same messages give the same object."""
+    data = _packed(messages)
+    key = f"{WAITING}{stream or NOBODY}/{sha256(data).hexdigest()}.json.gz"
+    ports.drops.put(key, data, "application/gzip")
+    return key
+
+
+def waiting_stream(key: str) -> str:
+    """Return the stream whose messages wait apart under a key; empty where it is another batch, or no stream's."""
+    name = key.removeprefix(WAITING).partition("/")[0] if key.startswith(WAITING) else ""
+    return name if is_stream(name) else ""
+
+
+def _packed(messages: Iterable[Sent | Received]) -> bytes:
+    lines = (json.dumps({"id": message.id, "body": message.body}) for message in messages)
+    return compress("\n".join(lines).encode(), mtime=0)
+
+
 def batch_of(ports: Ports, source: ObjectVersion) -> tuple[list[Received], int]:
     """Return the messages of a batch, and how many bytes they are.
 
     Raises:
         InputRefused: the object is no batch of ours.
-        SourceGone, SourceForbidden, ShortRead: it cannot be read.
+        SourceGone, SourceForbidden, SourceChanged, ShortRead: it cannot be read.
     """
     with ports.drops.open(source) as stream:
         try:

@@ -179,7 +179,7 @@ class _Run(Run[Work]):
         def now(stream: Stream) -> Stream:
             replaced.update(stream.pages.get(day, "") for day in pages)
             kept = {day: key for day, key in {**stream.pages, **pages}.items() if key}
-            frozen = self._frozen() if taken and not stream.kind and work.verb is not Verb.DELETE else {}
+            frozen = self._frozen(sure=bool(taken)) if not stream.sure and work.verb is not Verb.DELETE else {}
             newest = max(stream.newest, self.delivery.order) if pages else stream.newest
             return stream.model_copy(update={"pages": kept, "newest": newest, **frozen})
 
@@ -194,8 +194,9 @@ class _Run(Run[Work]):
             if unit.spool_key in self.work.perhaps:
                 self.doubt(unit)
 
-    def _frozen(self) -> dict[str, object]:
-        return {"kind": self.work.kind, "granularity": self.work.granularity, "keys": self.work.keys}
+    def _frozen(self, *, sure: bool) -> dict[str, object]:
+        named = {"kind": self.work.kind, "granularity": self.work.granularity, "keys": self.work.keys}
+        return {**named, "sure": sure}
 
     def _whole(self) -> bool:
         """Return whether everything was taken, just as it was entered into the staged pages."""
@@ -502,7 +503,7 @@ class _Run(Run[Work]):
             self.end(Outcome.FAILED, f"{error}; {ERASE_FIRST}", redrop=True)
             return
         except VendorError as error:
-            self._not_sent(trying, way, error, known=bool(stream.kind))
+            self._not_sent(trying, way, error, known=stream.sure)
             return
         accepted = trying.model_copy(update={"status": ACCEPTED, "request_id": request_id})
         delivery = self.with_unit(accepted).at("first_sent", self.now())
@@ -531,7 +532,7 @@ class _Run(Run[Work]):
         except (RequestRefused, NotFound) as error:
             # Of a stream that was never sent there is nothing to delete. Of one that was, nothing is added to what may
             # be there: it would count twice.
-            if self._stream().kind:
+            if self._stream().sure:
                 raise _NoSuchStreamError(str(error)) from error
 
     def _deleted(self, keys: Sequence[RecordKey]) -> None:

@@ -35,7 +35,9 @@ class Stream(Frozen):
     """What a stream is, and where its book is kept. Kept as ``Record.content``."""
 
     kind: str = ""
-    """``metric`` or ``allocation``; empty until CloudZero has taken a record."""
+    """``metric`` or ``allocation``; empty until CloudZero has taken a record, or may have."""
+    sure: bool = False
+    """Whether it has."""
     granularity: str = ""
     """As it is dropped: hours that are sent as days are hours here."""
     keys: tuple[str, ...] = ()

@@ -15,9 +15,10 @@ from finops_relay.delivery.identity import digest
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Ports
 from finops_relay.delivery.receipt import Frozen
-from finops_relay.formats.cost_cells import SUM_CONTEXT
+from finops_relay.formats.cost_cells import MAX_DIGITS, SUM_CONTEXT, CellFault
 from finops_relay.formats.telemetry import Ident, Total
 from finops_relay.jobs.telemetry.books import Line, decoded, encoded
+from finops_relay.jobs.telemetry.content import MAX_A_DAY, weight
 
 ID_BYTES = 12
 """Kept of an id's hash: two of a thousand million ids of a day are alike once in a hundred thousand million days."""
@@ -37,6 +38,10 @@ class Counted(NamedTuple):
     """Likewise, of what it says."""
     ident: Ident
     value: Decimal
+    batch: str = ""
+    """Key of the batch that its message is in."""
+    line: int = 0
+    """Of its message there."""
 
     @classmethod
     def of(cls, known: str, ident: Ident, value: Decimal) -> Self:
@@ -112,6 +117,8 @@ class Day:
     """Rows whose ids had come before."""
     clashing: int
     """Those of them that say something else than the first did."""
+    refused: Sequence[tuple[Counted, CellFault]] = ()
+    """Records that the day has no place for, and why. Nothing is kept of them: they may come again."""
 
 
 def totals_of(ports: Ports, key: str) -> Totals:
@@ -120,7 +127,7 @@ def totals_of(ports: Ports, key: str) -> Totals:
 
 
 def counted(
-    ports: Ports, records: Sequence[Counted], page: Totals, standing: Mapping[Ident, Line]
+    ports: Ports, records: Sequence[Counted], page: Totals, standing: Mapping[Ident, Line], most: int = MAX_A_DAY
 ) -> tuple[Day, Totals]:
     """Count the records of a day, each id once; return what a run makes of the day, and its page with all of it.
 
@@ -129,6 +136,7 @@ def counted(
         records: of the day, in order.
         page: of the day, as it was.
         standing: lines of it that still count.
+        most: different records that the day may have, by what they weigh.
 
     Raises:
         SourceGone, ShortRead: ids that were put aside cannot be read.
@@ -136,6 +144,8 @@ def counted(
     known = dict(_marks(ports, page, {record.id for record in records}))
     changed: dict[Ident, Total] = {}
     marks: list[bytes] = []
+    refused: list[tuple[Counted, CellFault]] = []
+    room = most - sum(map(weight, standing))
     repeated = clashing = 0
     value = Decimal(0)
     for record in records:
@@ -143,11 +153,17 @@ def counted(
             repeated += 1
             clashing += known[record.id] != record.content
             continue
-        known[record.id] = record.content
-        total = changed.get(record.ident)
+        total, line = changed.get(record.ident), standing.get(record.ident)
         if total is None:
-            line = standing.get(record.ident)
-            total = changed[record.ident] = Total(line.value if line else Decimal(0), 0, 0)
+            total = Total(line.value if line else Decimal(0), 0, 0)
+        needs = 0 if line or total.rows else weight(record.ident)
+        fault = _fault(record, total, needs=needs, room=room)
+        if fault is not None:
+            refused.append((record, fault))
+            continue
+        known[record.id] = record.content
+        room -= needs
+        changed[record.ident] = total
         total.add(record.value)
         value = SUM_CONTEXT.add(value, record.value)
         marks.append(record.id + record.content)
@@ -155,7 +171,18 @@ def counted(
     lines = {**standing, **new}
     kept = tuple(lines[ident] for ident in sorted(lines))
     after = msgspec.structs.replace(page, lines=kept, ids=page.ids + b"".join(marks))
-    return Day(changed, len(marks), value, repeated, clashing), after
+    return Day(changed, len(marks), value, repeated, clashing, refused), after
+
+
+def _fault(record: Counted, total: Total, *, needs: int, room: int) -> CellFault | None:
+    """Return why a record cannot be added to a total; None where it can."""
+    if needs > room:
+        return CellFault(
+            "the day has too many different records", "leave out a dimension, such as a request's id, and send it again"
+        )
+    if SUM_CONTEXT.add(total.value, record.value).adjusted() >= MAX_DIGITS:
+        return CellFault(f"its total would have more than {MAX_DIGITS} digits before the point", "correct the value")
+    return None
 
 
 def _line(ident: Ident, total: Total, before: Line | None) -> Line:
