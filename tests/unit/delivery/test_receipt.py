@@ -18,6 +18,7 @@ from finops_relay.delivery.receipt import (
     Rows,
     Source,
     Unit,
+    Usage,
     receipt_key,
     rejected_key,
 )
