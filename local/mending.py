@@ -204,6 +204,8 @@ def _lifecycle_rule(rule: dict[str, Any]) -> dict[str, Any]:
         api["Filter"] = {"Tag": tags[0]} if tags else {"Prefix": prefix}
     if days := rule.pop("ExpirationInDays", None):
         api["Expiration"] = {"Days": int(days)}
+    if rule.pop("ExpiredObjectDeleteMarker", False):
+        api["Expiration"] = {"ExpiredObjectDeleteMarker": True}
     for name in ("NoncurrentVersionExpiration", "AbortIncompleteMultipartUpload"):
         if counted := rule.pop(name, None):
             api[name] = {key: int(value) for key, value in counted.items()}
