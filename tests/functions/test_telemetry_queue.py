@@ -6,6 +6,7 @@ there, too, through the function itself. What becomes of the deliveries at the v
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,11 +25,11 @@ from finops_relay.aws.wiring import Context, _boto_client, now, relay
 from finops_relay.delivery.identity import ObjectVersion
 from finops_relay.delivery.ledger import contract_note
 from finops_relay.delivery.ports import Clock
-from finops_relay.errors import LedgerConflict, SourceGone
+from finops_relay.errors import LedgerConflict, RelayError, ShortRead, SourceForbidden, SourceGone
 from finops_relay.formats.telemetry import day_of
 from finops_relay.jobs.contract import Tenant
 from finops_relay.jobs.telemetry.books import Book, Line, Verb, change
-from finops_relay.jobs.telemetry.collect import INBOX, Received, Sent, batch_of, collect
+from finops_relay.jobs.telemetry.collect import INBOX, WAITING, Received, Sent, batch_of, collect, waiting_stream
 from finops_relay.jobs.telemetry.content import MAX_DAYS, lines_of, put_page
 from finops_relay.jobs.telemetry.merge import READING_LEFT_S, STREAM_LEFT_S, Bounds, merge
 from finops_relay.jobs.telemetry.remembered import Stream, stream_name
@@ -38,7 +39,7 @@ from hypothesis import strategies as st
 from moto import mock_aws
 
 from functions.telemetry_collect import app as telemetry_collect
-from tests.world.applications import Applications, record, truth
+from tests.world.applications import Applications, Broken, record, truth
 from tests.world.crashes import Fragile, Fuse, SimulatedCrash
 from tests.world.relay import DROPS, REGION, SPOOL, START, Aws, aws
 
@@ -251,6 +252,102 @@ def test_an_object_that_somebody_else_has_put_into_the_inbox_is_named_and_holds_
     assert w.inbox() == []
 
 
+def test_a_message_of_somebody_else_is_named_whatever_its_id_is() -> None:
+    """Row 23: half of a character is nothing that a file can hold."""
+    w = Applications()
+    odd = json.dumps({"id": "\ud83d", "body": "no JSON"})
+    w.drops.put(f"{INBOX}0000/odd.json.gz", gzip.compress(odd.encode()), "application/gzip")
+    (nameless,) = w.merge()
+    assert [row["message_id"] for row in w.rejected(nameless)] == ["\\ud83d"]
+    assert w.check("") == Counter({"in": 1, "rejected": 1})
+
+
+# --- what a day has no place for --------------------------------------------------------------------------------------
+
+
+def test_a_record_that_would_be_one_too_many_of_its_day_is_rejected_by_name_and_those_known_still_count() -> None:
+    """Row 7: a label with a request's id; the page of a day is held in memory whole."""
+    w, bounds = Applications(), Bounds(weight=3)
+    w.collect(w.sent(*(record(f"{n}", 1, team=f"request-{n}") for n in range(4))))
+    w.merge(bounds=bounds)
+    w.collect(w.sent("no JSON", record("x", 1, team="request-x"), record("y", 2, team="request-0")))
+    w.collect(w.sent(record("z", 1, timestamp="2026-03-02T00:00:00Z")))
+    *_, second = w.merge(bounds=bounds)
+    first, _ = w.deliveries("orders")
+    for delivery, line, known in ((first, "4", "3"), (second, "2", "x")):
+        (row,) = w.rejected(delivery)
+        assert (row["line"], json.loads(row["body"])["id"]) == (line, known)
+        assert row["error"] == "the day has too many different records"
+        assert "a request's id" in row["fix"]
+    assert w.totals("orders") == {
+        (DAY, "request-0"): 3,
+        (DAY, "request-1"): 1,
+        (DAY, "request-2"): 1,
+        ("2026-03-02T00", "search"): 1,
+    }
+    assert w.check() == Counter({"in": 7, "owed": 5, "rejected": 2})
+
+
+def test_long_labels_take_the_place_of_several_records() -> None:
+    w, bounds = Applications(), Bounds(weight=3)
+    w.collect(w.sent(record("a", team="x" * 900), record("b", team="y"), record("c", team="x" * 900)))
+    (delivery,) = w.merge(bounds=bounds)
+    assert {(len(labels[0]), rows) for (_, labels), (_, rows) in w.lines(delivery).items()} == {(900, 2)}
+    assert [json.loads(row["body"])["id"] for row in w.rejected(delivery)] == ["b"]
+
+
+def test_what_a_day_had_no_place_for_counts_once_it_is_sent_again_with_fewer_labels() -> None:
+    """The queue gives a message out twice: it is rejected once, and its id is not taken for counted."""
+    w, bounds = Applications(), Bounds(weight=1)
+    messages = w.sent(record("a"), record("b", 2, team="request-b"))
+    w.collect(messages)
+    w.collect(messages[1:])
+    (first,) = w.merge(bounds=bounds)
+    assert (first.rows.rejected, first.rows.filtered) == (1, 1)
+    w.collect(w.sent(record("b", 2)))
+    (second,) = w.merge(bounds=bounds)
+    assert second.rows.filtered == 0
+    assert w.totals("orders") == {(DAY, "search"): Decimal(3)}
+    w.check()
+
+
+def test_a_day_that_has_too_many_records_already_takes_no_other_one() -> None:
+    w = Applications()
+    w.run(*(record(f"{n}", team=f"team-{n}") for n in range(3)))
+    w.collect(w.sent(record("a", team="team-0"), record("b", team="team-3")))
+    (delivery,) = w.merge(bounds=Bounds(weight=2))
+    assert (delivery.rows.owed, delivery.rows.rejected) == (1, 1)
+
+
+@pytest.mark.parametrize("contract", ["live", "openapi"])
+def test_a_record_that_would_make_its_total_too_long_for_cloudzero_is_rejected_by_name(contract: str) -> None:
+    """Each of them is short enough, and so is everything else of the stream."""
+    w, most = Applications(contract=contract), f"9{'0' * 29}"
+    (first,) = w.run(record("a", most), record("b", most), record("c", 5, team="ads"))
+    (second,) = w.run(record("d", most), record("b", 7))
+    for delivery, known in ((first, "b"), (second, "d")):
+        (row,) = w.rejected(delivery)
+        assert json.loads(row["body"])["id"] == known
+        assert row["error"] == "its total would have more than 30 digits before the point"
+    assert w.totals("orders") == {(DAY, "search"): Decimal(f"9{'0' * 28}7"), (DAY, "ads"): Decimal(5)}
+    assert w.check() == Counter({"in": 5, "owed": 3, "rejected": 2})
+
+
+def test_messages_that_cannot_be_read_again_to_be_named_leave_their_stream_to_the_next_run() -> None:
+    w, opened = Applications(), list[str]()
+
+    def trouble(call: str, *arguments: Any) -> Exception | None:  # noqa: ANN401 -- of a port
+        opened.extend(arguments[0].key for _ in range(call == "open"))
+        return ShortRead("it broke off") if len(opened) > 1 else None
+
+    w.collect(w.sent(record("a", team="b"), record("b", team="a")))
+    with pytest.raises(ShortRead):
+        w.merge(replace(w.ports, drops=Broken(w.drops, trouble)), Bounds(weight=1))
+    assert w.deliveries() == []
+    w.merge(bounds=Bounds(weight=1))
+    assert w.check() == Counter({"in": 2, "owed": 1, "rejected": 1})
+
+
 # --- what a stream is -------------------------------------------------------------------------------------------------
 
 
@@ -395,8 +492,11 @@ def test_what_a_dead_run_has_left_beyond_the_batches_of_the_next_one_is_handed_o
     w.time[0] -= timedelta(days=1)
     for number in range(3):
         w.collect(w.sent(record(f"{number}", team="ads")))
-    runs = [[delivery.rows.in_ for delivery in w.merge(bounds=Bounds(batches=2))] for _ in range(3)]
-    assert runs == [[1, 2], [2, 1], []]
+    first = w.merge(bounds=Bounds(batches=2))
+    assert first[0].id in {message.delivery for message in w.queue.heads()}
+    assert first[0].order == min(delivery.order for delivery in w.deliveries())
+    for _ in range(3):
+        w.merge(bounds=Bounds(batches=2))
     assert w.totals("orders") == {(DAY, "search"): Decimal(1), (DAY, "ads"): Decimal(3)}
     assert w.check() == Counter({"in": 4, "owed": 4})
 
@@ -437,6 +537,285 @@ def test_a_stream_whose_totals_are_lost_waits_with_its_records_and_holds_up_no_o
     w.merge()
     assert w.totals("orders") == {(DAY, "search"): Decimal(3)}
     assert w.check("visits") == Counter({"in": 3, "owed": 3})
+
+
+# --- one stream's trouble ---------------------------------------------------------------------------------------------
+
+TROUBLES: dict[str, tuple[str, Callable[[str, Any], bool]]] = {
+    "known": ("ledger", lambda call, name: call == "record" and name == "collected#orders"),
+    "what-it-is": ("ledger", lambda call, name: call == "record" and name == "stream#orders"),
+    "turn": ("ledger", lambda call, name: call == "target" and name == "telemetry/orders"),
+    "saved": ("ledger", lambda call, item: call == "save_record" and item.name == "collected#orders"),
+    "handed-over": ("ledger", lambda call, item: call == "save_target" and item.name == "telemetry/orders"),
+    "queued": ("queue", lambda call, item: call == "send" and item.target == "telemetry/orders"),
+    "written": ("spool", lambda call, key: call == "writer" and "/orders/" in key),
+}
+"""What fails, of one stream: anything that AWS may say, whatever the reason."""
+
+
+def broken(w: Applications, trouble: str, error: Exception) -> Any:  # noqa: ANN401 -- ports
+    """Return the ports with one trouble of the stream of orders."""
+    port, fails = TROUBLES[trouble]
+
+    def found(call: str, about: Any = "", *_: object) -> Exception | None:  # noqa: ANN401 -- of a port
+        return error if fails(call, about) else None
+
+    return w.with_ports(lambda name, inner: Broken(inner, found) if name == port else inner)
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_whatever_the_trouble_of_one_stream_is_the_others_are_counted_and_it_is_raised_in_the_end(trouble: str) -> None:
+    """Row 1: an item that has grown too large, a page that is forbidden: nobody else waits for it."""
+    w = Applications()
+    w.run(record("a", 1), record("a", 1, stream="visits"))
+    error = ClientError({"Error": {"Code": "ValidationException"}}, "PutItem")
+    ports = broken(w, trouble, error)
+    for run in range(1, 4):
+        w.collect(w.sent(record(f"b{run}", 2), record(f"b{run}", 4, stream="visits")))
+        w.collect(w.sent(record(f"c{run}", 8, stream="zebras"), record(f"d{run}", 16)))
+        with pytest.raises(ClientError):
+            w.merge(ports)
+        assert w.totals("visits") == {(DAY, "search"): Decimal(1 + 4 * run)}
+        assert w.totals("zebras") == {(DAY, "search"): Decimal(8 * run)}
+    w.merge()
+    assert w.totals("orders") == {(DAY, "search"): Decimal(1 + 18 * 3)}
+    assert w.check() == Counter({"in": 7, "owed": 7})
+    assert w.check("visits") == Counter({"in": 4, "owed": 4})
+    assert w.check("zebras") == Counter({"in": 3, "owed": 3})
+
+
+def test_another_run_at_work_ends_this_one_at_once() -> None:
+    w = Applications()
+    w.collect(w.sent(record("a"), record("a", stream="visits")))
+    with pytest.raises(LedgerConflict):
+        w.merge(broken(w, "saved", LedgerConflict("somebody else")))
+    assert w.deliveries() == []
+    assert len(w.merge()) == 2
+
+
+def test_however_many_batches_wait_for_a_stream_the_others_go_on_with_every_run() -> None:
+    """What waits is put apart; and what the others remember does not grow with it."""
+    w, bounds = Applications(), Bounds(batches=4)
+    w.run(record("a", 1), record("a", 1, stream="visits"))
+    page = w.collected().days["2026-03-01"]
+    lost = w.spool.objects.pop(page)
+    for run in range(1, 15):
+        w.collect(w.sent(record(f"b{run}", 1), "no JSON"))
+        w.collect(w.sent(record(f"c{run}", 1), record(f"c{run}", 1, stream="visits")))
+        with pytest.raises(SourceGone):
+            w.merge(bounds=bounds)
+        assert w.totals("visits") == {(DAY, "search"): Decimal(1 + run)}
+        assert {waiting_stream(key) for key in w.inbox()} == {"orders"}
+    assert len(w.collected("visits").consumed) == 1
+    assert len(w.collected("").consumed) == 1
+    w.spool.objects[page] = lost
+    while w.inbox():
+        w.merge(bounds=bounds)
+    assert w.totals("orders") == {(DAY, "search"): Decimal(29)}
+    assert w.check() == Counter({"in": 29, "owed": 29})
+    assert w.check("") == Counter({"in": 14, "rejected": 14})
+
+
+@pytest.mark.parametrize("bounds", [Bounds(records=8), Bounds(bytes=1_300), Bounds(records=2)])
+def test_batches_that_must_stay_where_they_are_leave_room_for_others(bounds: Bounds) -> None:
+    """What was counted and could not be handed over stays, and is tried again: it lies before all others."""
+    w = Applications()
+    ports = broken(w, "queued", OSError("no queue"))
+    for batch in range(2):
+        w.collect(w.sent(*(record(f"{batch}-{n}") for n in range(4))))
+    with pytest.raises(OSError, match="no queue"):
+        w.merge(ports)
+    w.time[0] += timedelta(days=1)
+    for number in range(3):
+        w.collect(w.sent(record(f"{number}", stream="visits")))
+    for _ in range(20):
+        with pytest.raises(OSError, match="no queue"):
+            w.merge(ports, bounds)
+    assert len(w.inbox()) == 2
+    assert w.totals("visits") == {(DAY, "search"): Decimal(3)}
+    w.merge()
+    assert w.check() == Counter({"in": 8, "owed": 8})
+
+
+def test_messages_of_no_stream_that_cannot_be_named_are_in_nobodys_way() -> None:
+    w = Applications()
+    w.collect(w.sent(record("a"), "no JSON"))
+    w.drops.put(f"{INBOX}0000/odd.json.gz", b"odd", "text/plain")
+
+    def trouble(call: str, *arguments: Any) -> Exception | None:  # noqa: ANN401 -- of a port
+        return OSError("no room") if call == "writer" and arguments[0].startswith("rejected/") else None
+
+    for _ in range(2):
+        with pytest.raises(OSError, match="no room"):
+            w.merge(replace(w.ports, drops=Broken(w.drops, trouble)))
+        apart = [key for key in w.inbox() if key.startswith(WAITING)]
+        assert (len(apart), len(w.inbox())) == (1, 2)  # what is no batch of ours cannot be put apart
+    assert w.totals("orders") == {(DAY, "search"): Decimal(1)}
+    w.merge()
+    assert w.check("") == Counter({"in": 2, "rejected": 2})
+
+
+def test_what_cannot_be_put_apart_stays_where_it_is_and_counts_later() -> None:
+    w = Applications()
+    w.collect(w.sent(record("a"), record("a", stream="visits")))
+    w.delete()
+    refused = replace(w.ports, drops=Broken(w.drops, lambda call, *_: OSError("no") if call == "put" else None))
+    before = w.inbox()
+    for _ in range(2):
+        with pytest.raises(OSError, match="no"):
+            w.merge(refused)
+        assert w.inbox() == before
+    w.deleted()
+    w.merge()
+    assert w.check() == w.check("visits") == Counter({"in": 1, "owed": 1})
+
+
+def test_much_that_waits_is_put_apart_bit_by_bit() -> None:
+    """Row 7: constant memory; and with little time left the rest stays where it is."""
+    w = Applications()
+    w.delete()
+    long = "x" * 900
+    for batch in range(3):
+        w.collect(w.sent(*(record(f"{batch}-{n}", team=long) for n in range(5_500))))
+    w.remaining[0] = READING_LEFT_S + 1
+
+    def late(call: str, *_: object) -> None:
+        w.remaining[0] = STREAM_LEFT_S - 1 if call == "put" else w.remaining[0]
+
+    w.merge(replace(w.ports, drops=Broken(w.drops, late)))
+    assert [key.startswith(WAITING) for key in w.inbox()] == [False, False, True]
+    w.remaining[0] = 900
+    w.deleted()
+    w.merge()
+    assert w.check() == Counter({"in": 16_500, "owed": 16_500})
+
+
+@pytest.mark.parametrize("error", [SourceForbidden, ShortRead], ids=lambda error: error.__name__)
+def test_however_many_objects_of_the_inbox_cannot_be_read_the_others_are_counted_in_the_end(
+    error: type[RelayError],
+) -> None:
+    """They lie before all others, and more than a run looks at; nothing is said to be counted that was not."""
+    w, bounds = Applications(), Bounds(batches=4)
+    for number in range(20):
+        w.drops.put(f"{INBOX}0000/{number}.json.gz", b"x", "text/plain")
+    for number in range(6):
+        w.collect(w.sent(record(f"{number}")))
+
+    def trouble(call: str, *arguments: Any) -> Exception | None:  # noqa: ANN401 -- of a port
+        forbidden = call == "open" and arguments[0].key.startswith(f"{INBOX}0000/")
+        return error("may not be read") if forbidden else None
+
+    ports = replace(w.ports, drops=Broken(w.drops, trouble))
+    runs = 0
+    while len(w.inbox()) > 20:
+        runs += 1
+        assert runs < 100
+        with pytest.raises(error):
+            w.merge(ports, bounds)
+    assert w.totals("orders") == {(DAY, "search"): Decimal(6)}
+    for key in w.inbox():
+        w.drops.remove(key)
+    assert w.check() == Counter({"in": 6, "owed": 6})
+
+
+# --- a deletion that waits for its turn -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("erases", ["periods", "stream"])
+def test_while_a_deletion_of_its_stream_waits_nothing_is_counted_and_the_others_are(erases: str) -> None:
+    """A total would bring back what is about to be deleted, or be judged by a shape that is about to be free."""
+    w = Applications()
+    w.run(record("a", 1), record("a", 1, stream="visits"))
+    order = file_order(w)
+    w.delete(erases)
+    monthly = {"granularity": "MONTHLY"} if erases == "stream" else {}
+    for run in range(3):
+        w.collect(w.sent(record(f"b{run}", 2, **monthly), record(f"b{run}", 4, stream="visits"), "no JSON"))
+        w.collect(w.sent(record(f"c{run}", 8, **monthly)))
+        assert {delivery.target for delivery in w.merge()} == {"", "telemetry/visits"}
+        assert len(w.inbox()) == run + 1
+        assert all(waiting_stream(key) == "orders" for key in w.inbox())
+    if erases == "stream":
+        taken(w, emptied=order)
+    else:
+        book, (period,) = Book(), {ident.period for ident in w.lines(w.deliveries("orders")[0])}
+        change(book, Verb.DELETE, [Line(period, (), Decimal(0), 1, 1)], order)
+        taken(w, pages={"2026-03-01": put_page(w.ports, "a page", book.closed())})
+    w.deleted()
+    (delivery,) = w.merge()
+    assert [value for value, _ in w.lines(delivery).values()] == [30]
+    assert (delivery.rows.owed, delivery.rows.rejected) == (6, 0)
+    assert w.totals("visits") == {(DAY, "search"): Decimal(13)}
+    assert w.check() == Counter({"in": 7, "owed": 7})
+
+
+def test_what_waits_for_a_deletion_is_not_read_again_and_again() -> None:
+    w, opened = Applications(), list[str]()
+    w.delete()
+    w.collect(w.sent(record("a")))
+    w.merge()
+
+    def seen(call: str, *_: object) -> None:
+        opened.append(call)
+
+    w.merge(replace(w.ports, drops=Broken(w.drops, seen)))
+    assert set(opened) == {"listing"}
+
+
+def test_a_deletion_that_comes_while_its_streams_records_are_read_is_waited_for() -> None:
+    w = Applications()
+
+    def comes(call: str, name: object, *_: object) -> None:
+        if call == "record" and name == stream_name("orders"):
+            w.delete()
+
+    w.collect(w.sent(record("a")))
+    assert w.merge(replace(w.ports, ledger=Broken(w.ledger, comes))) == []
+    w.deleted()
+    w.merge()
+    assert w.check() == Counter({"in": 1, "owed": 1})
+
+
+def test_a_deletion_that_ends_while_its_stream_is_looked_at_deletes_what_came_before_it() -> None:
+    """Whether one waits is asked before what it has done is read, or it would be neither waiting nor done."""
+    w = Applications()
+    w.run(record("a", 1))
+    order = file_order(w)
+    w.delete("stream")
+
+    def ends(call: str, name: object, *_: object) -> None:
+        if call == "record" and name == stream_name("orders"):
+            w.deleted()
+
+    def done(call: str, name: object, *_: object) -> None:
+        if call == "target" and name == "telemetry/orders" and not w.ledger.record(stream_name("orders")).version:
+            taken(w, emptied=order)
+            w.deleted()
+
+    w.collect(w.sent(record("b", 2)))
+    for happens in (ends, done):
+        w.merge(replace(w.ports, ledger=Broken(w.ledger, happens)))
+        w.delete("stream")
+    w.deleted()
+    w.merge()
+    assert w.totals("orders") == {(DAY, "search"): Decimal(2)}
+    w.check()
+
+
+def test_what_a_dead_run_has_counted_is_handed_over_while_a_deletion_waits() -> None:
+    """It was counted before, and is behind the deletion in any case."""
+    w = Applications()
+    w.collect(w.sent(record("a", 1)))
+    with pytest.raises(SimulatedCrash):
+        w.merge(replace(w.ports, queue=Fragile(Fuse(1), "queue", w.queue)))
+    w.delete()
+    (delivery,) = w.run(record("b", 2))
+    assert delivery.rows.in_ == 1
+    assert [waiting_stream(key) for key in w.inbox()] == ["orders"]
+    w.deleted()
+    w.merge()
+    assert w.totals("orders") == {(DAY, "search"): Decimal(3)}
+    w.check()
 
 
 # --- crashes, and two runs at once ------------------------------------------------------------------------------------
@@ -558,6 +937,81 @@ def test_messages_that_come_again_in_other_batches_count_once(at: int) -> None:
     """Row 4: the object was written, the function died, and the queue gives the messages out in another company."""
     fuse = Fuse(at)
     life = Life(fuse, lambda messages: [messages[:2], [*messages[1:], *messages[4:]], messages])
+    judged(life.run())
+
+
+def test_what_was_handed_over_long_ago_is_not_so_again_when_a_run_dies_that_puts_records_apart() -> None:
+    """The ledger has forgotten the delivery since: it would be made anew, and its records are gone."""
+    w = Applications()
+    (old,) = w.run(record("a", 1))
+    del w.ledger.items[f"delivery#{old.id}"]
+    w.delete()
+    w.collect(w.sent(record("b", 2)))
+    with pytest.raises(SimulatedCrash):
+        w.merge(replace(w.ports, drops=Fragile(Fuse(1), "drops", w.drops, frozenset({"remove"}))))
+    assert len(w.inbox()) == 2
+    assert w.merge() == []
+    assert [waiting_stream(key) for key in w.inbox()] == ["orders"]
+    w.deleted()
+    (delivery,) = w.merge()
+    assert (delivery.rows.owed, delivery.rows.filtered) == (1, 0)
+    assert w.deliveries() == [w.ledger.delivery(delivery.id)]
+
+
+@dataclass
+class Deleting(Life):
+    """The same life, while a deletion waits that has deleted nothing in the end."""
+
+    def run(self) -> Applications:
+        """Live it."""
+        self.w.delete()
+        first, second, third = (self.w.sent(*messages) for messages in (FIRST, SECOND, THIRD))
+        self.collected(first)
+        self.merged()
+        self.collected(second)
+        self.merged()
+        self.w.deleted()
+        self.collected(third)
+        for _ in range(10):
+            self.merged()
+            if not self.w.inbox():
+                return self.w
+        raise AssertionError("it does not end")
+
+
+def deleting_calls() -> int:
+    """Return how many calls such a life has."""
+    life = Deleting(Fuse())
+    assert judged(life.run())["orders"] == Counter({"in": 8, "owed": 5, "filtered": 2, "rejected": 1})
+    return len(life.fuse.calls)
+
+
+DELETING_CALLS = range(1, deleting_calls() + 1)
+
+
+@pytest.mark.parametrize("at", DELETING_CALLS)
+def test_a_crash_while_records_are_put_apart_loses_nothing_and_doubles_nothing(at: int) -> None:
+    """Row 2: they may lie there twice then."""
+    judged(Deleting(Fuse(at)).run())
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["lives", "dies"])
+@pytest.mark.parametrize("at", DELETING_CALLS)
+def test_records_that_another_run_counts_while_they_are_put_apart_count_once(at: int, dies: bool) -> None:  # noqa: FBT001 -- a parameter
+    """Row 15: the deletion has ended in between. Should the other one die, its batches must be where they were."""
+    fuse = Meanwhile(at)
+    life = Deleting(fuse)
+
+    def other() -> None:
+        life.w.deleted()
+        w = life.w
+        queue = Fragile(Fuse(1 if dies else 0), "queue", w.queue)
+        try:
+            w.merge(replace(w.ports, queue=queue))
+        except SimulatedCrash:
+            assert dies
+
+    fuse.other = other
     judged(life.run())
 
 

@@ -22,8 +22,9 @@ from finops_relay.jobs.contract import Tenant
 from finops_relay.jobs.telemetry.collect import INBOX, Sent, collect
 from finops_relay.jobs.telemetry.content import lines_of
 from finops_relay.jobs.telemetry.merge import Bounds, merge
-from finops_relay.jobs.telemetry.remembered import KIND
+from finops_relay.jobs.telemetry.remembered import KIND, target_name
 from finops_relay.jobs.telemetry.totals import Collected, collected_name
+from finops_relay.jobs.turns import Turns, Waiting
 
 from tests.world.memory import Fifo, MemoryBucket, MemoryLedger, Told
 from tests.world.relay import DROPS, SPOOL, START, Metrics
@@ -50,6 +51,26 @@ def record(
         **more,
     }
     return found if id is None else {**found, "id": id}
+
+
+@dataclass
+class Broken:
+    """A port that fails some of its calls."""
+
+    inner: Any
+    trouble: Callable[..., Exception | None]
+    """Takes the name of a call and its arguments; returns what it raises, if it does."""
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- anything
+        found = getattr(self.inner, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 -- anything
+            error = self.trouble(name, *arguments)
+            if error is not None:
+                raise error
+            return found(*arguments, **named)
+
+        return call if callable(found) else found
 
 
 @dataclass
@@ -105,6 +126,19 @@ class Applications:
         """Send some messages in one batch, and count them."""
         self.collect(self.sent(*bodies))
         return self.merge()
+
+    def delete(self, erases: str = "periods", stream: str = "orders") -> None:
+        """Let a deletion of a stream wait for its turn, as one that was dropped now and prepared does."""
+        waiting = {"a deletion": Waiting(order=self.time[0].isoformat(), erases=erases)}
+        self._turns(stream, Turns(waiting=waiting))
+
+    def deleted(self, stream: str = "orders") -> None:
+        """Let it give its turn away; what it has done is remembered before."""
+        self._turns(stream, Turns())
+
+    def _turns(self, stream: str, now: Turns) -> None:
+        target = self.ledger.target(target_name(stream))
+        self.ledger.save_target(target.but(content=now.model_dump(mode="json")))
 
     # --- what can be seen ---------------------------------------------------------------------------------------------
 

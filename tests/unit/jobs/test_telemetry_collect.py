@@ -9,7 +9,17 @@ from random import Random
 import pytest
 from finops_relay.errors import InputRefused, SourceGone
 from finops_relay.jobs.telemetry import collect as collecting
-from finops_relay.jobs.telemetry.collect import INBOX, MAX_BATCH_BYTES, Received, Sent, batch_of
+from finops_relay.jobs.telemetry.collect import (
+    INBOX,
+    MAX_BATCH_BYTES,
+    NOBODY,
+    WAITING,
+    Received,
+    Sent,
+    batch_of,
+    put_waiting,
+    waiting_stream,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,6 +97,28 @@ def test_a_batch_that_is_gone_is_no_batch_that_cannot_be_read() -> None:
     w.drops.remove(key)
     with pytest.raises(SourceGone):
         read(w, key)
+
+
+def test_messages_that_wait_apart_lie_under_their_streams_name_and_behind_the_batches() -> None:
+    w = Applications()
+    messages = [Received("a", "x"), Received("b", "\ud83d")]
+    keys = [put_waiting(w.ports, stream, messages) for stream in ("orders", "")]
+    assert [waiting_stream(key) for key in keys] == ["orders", ""]
+    assert keys[1].startswith(f"{WAITING}{NOBODY}/")
+    assert [read(w, key) for key in keys] == [messages, messages]
+    assert max(w.drops.objects) > w.collect(w.sent("x"))
+    assert [entry.key for entry in w.drops.listing(DROPS, INBOX)][1:] == sorted(keys)
+
+
+def test_the_same_messages_wait_apart_as_the_same_object() -> None:
+    w = Applications()
+    one, other = [Received("a", "x")], [Received("a", "y")]
+    assert put_waiting(w.ports, "s", one) == put_waiting(w.ports, "s", one) != put_waiting(w.ports, "s", other)
+
+
+@pytest.mark.parametrize("name", ["2026-03-01/orders/x", "waiting/", "waiting/../x", "waiting/a b/x", "waiting/~/x"])
+def test_what_lies_elsewhere_waits_for_no_stream(name: str) -> None:
+    assert waiting_stream(f"{INBOX}{name}") == ""
 
 
 def test_the_inbox_triggers_nothing() -> None:

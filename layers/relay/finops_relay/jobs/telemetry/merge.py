@@ -135,6 +135,8 @@ class _Part:
     """Why nothing is known of it."""
     undone: bool = False
     """Whether something of it could not be done."""
+    handed_over: bool = False
+    """Whether what a former run has made of it is on its way for certain."""
     stays: bool = False
     """Whether it is not known for certain that none of it was counted, or more can be done about it at once."""
     batches: dict[str, ObjectVersion] = field(default_factory=dict)
@@ -257,12 +259,19 @@ class _Run:
                 yield entry
 
     def _read(self, entries: Iterable[ObjectVersion], share: int) -> int:
-        """Read some batches, up to one of so many shares of what a run takes; return how many were looked at."""
+        """Read some batches, up to one of so many shares of what a run takes, at least one if there is the time.
+
+        Returns:
+            How many were looked at.
+        """
         most, size = self.bounds.records // share, self.bounds.bytes // share
-        for seen, entry in enumerate(entries):
+        seen, before = 0, len(self.batches)
+        for entry in entries:
             late = self.ports.clock.remaining_s() < READING_LEFT_S
-            if self.batches and (late or self.records >= most or self.bytes >= size):
-                return seen
+            full = self.records >= most or self.bytes >= size
+            if (late and self.batches) or (full and len(self.batches) > before):
+                break
+            seen += 1
             try:
                 source = self.ports.drops.pin(entry.bucket, entry.key)
                 self._read_batch(source)
@@ -270,7 +279,7 @@ class _Run:
                 continue
             except (SourceForbidden, SourceChanged, ShortRead) as error:
                 self.troubles.append(error)
-        return self.bounds.batches
+        return seen
 
     def _read_batch(self, source: ObjectVersion) -> None:
         try:
@@ -341,9 +350,10 @@ class _Run:
             owed = [part for name in batch.streams if (part := self.parts[name]).owes(batch.key)]
             if not owed:
                 self.ports.drops.remove(batch.key)
-            elif batch.readable and not batch.key.startswith(WAITING):
-                if all(part.can_wait_apart(batch.key) for part in owed):
-                    apart.append(batch)
+                continue
+            in_the_way = batch.readable and not batch.key.startswith(WAITING)
+            if in_the_way and all(part.can_wait_apart(batch.key) for part in owed):
+                apart.append(batch)
         try:
             self._put_apart(apart)
         except Exception as error:  # noqa: BLE001 -- nothing is lost: they lie where they did
@@ -354,7 +364,7 @@ class _Run:
 
         Should this die in between, records lie there twice; they count once all the same.
         """
-        found: dict[str, list[Received]] = {}
+        found: dict[str, dict[str, list[Received]]] = {}
         done: list[str] = []
         size = 0
         for batch in batches:
@@ -364,7 +374,7 @@ class _Run:
             for message in messages:
                 stream = _stream(message)
                 if self.parts[stream].owes(batch.key):
-                    found.setdefault(stream, []).append(message)
+                    found.setdefault(stream, {}).setdefault(batch.key, []).append(message)
             done.append(batch.key)
             size += count
             if size >= APART_BYTES:
@@ -372,13 +382,26 @@ class _Run:
                 size = 0
         self._write_apart(found, done)
 
-    def _write_apart(self, found: dict[str, list[Received]], done: list[str]) -> None:
-        for stream, messages in found.items():
-            put_waiting(self.ports, stream, messages)
+    def _write_apart(self, found: dict[str, dict[str, list[Received]]], done: list[str]) -> None:
+        for stream, batches in sorted(found.items()):
+            put_waiting(self.ports, stream, chain.from_iterable(batches.values()))
+            self._consumed(self.parts[stream], batches)
         for key in done:
             self.ports.drops.remove(key)
         found.clear()
         done.clear()
+
+    def _consumed(self, part: _Part, batches: Iterable[str]) -> None:
+        """Remember that nobody is to count a stream's records of some batches where they were.
+
+        A run that has done so meanwhile is safe: this raises LedgerConflict then, and its batches stay for as long as
+        it needs them.
+        """
+        after = part.collected.model_copy(update={"consumed": (*self._still_there(part.collected), *batches)})
+        if part.handed_over:  # else what is still to be handed over would be so again and again
+            after = after.model_copy(update={"unsent": (), "former": ()})
+        part.record = self.ports.ledger.save_record(part.record.but(content=after.model_dump(mode="json")))
+        part.collected = after
 
     def _told(self, part: _Part) -> Iterator[Delivery]:
         """Yield the deliveries of a stream: those of a former run that may have died, then those of this one."""
@@ -386,6 +409,7 @@ class _Run:
             raise part.trouble
         if self._still_there(part.collected):
             yield from self._handed_over(part.collected)
+        part.handed_over = True
         if part.rows and not part.waits:
             part.waits = bool(part.name != NO_STREAM and erasing(self.ports, part.name))  # it may have come meanwhile
         if part.rows and not part.waits:

@@ -176,7 +176,7 @@ def counted(
 
 def _fault(record: Counted, total: Total, *, needs: int, room: int) -> CellFault | None:
     """Return why a record cannot be added to a total; None where it can."""
-    if needs > room:
+    if needs and needs > room:
         return CellFault(
             "the day has too many different records", "leave out a dimension, such as a request's id, and send it again"
         )
