@@ -313,6 +313,23 @@ def test_a_long_list_without_a_message_is_warned_of(client: Infracost, key: str,
         assert [f"allows {total} values and has no message" in warning for warning in done.warnings] == [True] * warned
 
 
+def test_a_number_that_comes_back_written_otherwise_is_no_loss(vendor: InfracostStandIn, client: Infracost) -> None:
+    """1.3953926245398742e+16 comes back as 13953926245398742, which sorts elsewhere as text."""
+    held = [
+        {"key": "app_id", "valueType": "LIST", "allowedValues": ["x"]},
+        {
+            "key": "other",
+            "valueType": "LIST",
+            "allowedValues": ["x"],
+            "x-more": [{"n": 1.3953926245398742e16}, {"n": 1}],
+        },
+    ]
+    new = {"data": {"type": "tagging-policies", "attributes": {"name": "Any", "tags": held}}}
+    made = client.http.request("POST", POLICIES, ids={"orgSlug": SLUG}, body=new, safe=False)
+    assert client.set_allowed_values(SLUG, made.under("data", "id"), "app_id", ["y"]).changed
+    assert vendor.state()["violations"] == []
+
+
 # --- whatever is held, and whatever is set -------------------------------------------------------------------------
 
 TEXT = st.text(min_size=1, max_size=12)

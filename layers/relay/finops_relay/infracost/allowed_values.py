@@ -73,13 +73,28 @@ def lost_tags(before: TaggingPolicy, after: TaggingPolicy, key: str) -> list[str
 
 
 def _within(part: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:
-    return all(name in whole and whole[name] == value for name, value in part.items())
+    return all(name in whole and _alike(value, whole[name]) for name, value in part.items())
+
+
+def _alike(one: object, other: object) -> bool:
+    """Return whether two values say the same, lists in whatever order."""
+    if not (isinstance(one, tuple | list) and isinstance(other, tuple | list)):
+        return one == other
+    if all(isinstance(each, str) for each in (*one, *other)):
+        return sorted(one) == sorted(other)
+    left = list(
+        other
+    )  # what is no text may be written in several ways, such as 1e16, so that no order can be relied on
+    for each in one:
+        if each not in left:
+            return False
+        left.remove(each)
+    return not left
 
 
 def _said(tag: HeldTag) -> dict[str, Any]:
-    """Return what a tag says, comparably: without what is empty, and lists in whatever order."""
-    given = tag.model_dump(exclude_none=True)
-    return {name: sorted(value, key=str) if isinstance(value, tuple | list) else value for name, value in given.items()}
+    """Return what a tag says, without what is empty."""
+    return tag.model_dump(exclude_none=True)
 
 
 def warnings_of(tag: HeldTag | None) -> tuple[str, ...]:

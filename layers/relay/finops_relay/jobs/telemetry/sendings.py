@@ -205,7 +205,9 @@ def bodies(  # noqa: PLR0913, PLR0917 -- what they are of, and how large they ma
     periods = 0
     for _, same in groupby(texts, lambda pair: pair[0].ident.period):
         period = list(same)
-        if waiting and (_size(waiting) + _size(period) > room or (way is Way.RENEW and periods == GONE_IN_A_BODY_EACH)):
+        if waiting and (
+            _size(waiting) + 1 + _size(period) > room or (way is Way.RENEW and periods == GONE_IN_A_BODY_EACH)
+        ):
             yield _body(way, waiting)
             waiting, periods = [], 0
         periods += 1
