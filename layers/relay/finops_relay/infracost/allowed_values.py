@@ -82,9 +82,8 @@ def _alike(one: object, other: object) -> bool:
         return one == other
     if all(isinstance(each, str) for each in (*one, *other)):
         return sorted(one) == sorted(other)
-    left = list(
-        other
-    )  # what is no text may be written in several ways, such as 1e16, so that no order can be relied on
+    # What is no text may come back written otherwise, as 1e16 does, so that no order can be relied on.
+    left = list(other)
     for each in one:
         if each not in left:
             return False
