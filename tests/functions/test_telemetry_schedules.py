@@ -168,8 +168,6 @@ class Schedule(RandomLife[Telemetry]):
     dropped: dict[str, Drop] = field(default_factory=dict)
     versions: dict[str, Drop] = field(default_factory=dict)
     """The newest of each key."""
-    arrived: Counter[str] = field(default_factory=Counter)
-    """Bodies that were in doubt and had arrived, by hash."""
     failing: bool = False
     """Whether the vendor says what no waiting mends."""
     emitting: int = 0

@@ -15,7 +15,6 @@ from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Ports, Queue
 from finops_relay.delivery.waits import Looks
 from finops_relay.jobs.contract import Tenant
-from finops_relay.jobs.release import release
 from finops_relay.jobs.telemetry.deliver import deliver
 from finops_relay.jobs.telemetry.prepare import name_rejected, prepare
 from finops_relay.jobs.telemetry.remembered import Stream, stream_name
@@ -49,10 +48,6 @@ class Telemetry(Billing):
     def prepare(self, source: ObjectVersion, ports: Ports | None = None) -> Delivery | None:
         """Run the preparing job once."""
         return prepare(source, ports or self.ports, self.defaults, self.waits, self.tenant())
-
-    def release(self, source: ObjectVersion, ports: Ports | None = None) -> Delivery | None:
-        """Run the job that takes decisions once."""
-        return release(source, ports or self.ports, self.waits)
 
     def step(
         self,

@@ -105,10 +105,9 @@ class Dialect:
         """Whether a dimension may have several values."""
         return self.live and self.kind == ALLOCATION
 
-    @property
-    def rolled_up(self) -> bool:
-        """Whether hours are added up to days before they are sent."""
-        return self.live and self.kind == METRIC
+    def rolls(self, shape: Shape) -> bool:
+        """Whether records of this *shape* are hours that are added up to days before they are sent."""
+        return self.live and self.kind == METRIC and shape.granularity == HOURLY
 
 
 def is_stream(name: str) -> bool:

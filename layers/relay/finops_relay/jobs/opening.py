@@ -23,6 +23,8 @@ from finops_relay.errors import (
     Wait,
 )
 
+TIME_LEFT_S = 20.0
+"""Kept to write the receipt of a file that does not fit into one invocation."""
 MAX_WAITS = 100
 """Waits in a row for something that is ours or AWS's to mend, about a day; then the delivery is quarantined."""
 
@@ -110,6 +112,20 @@ def heard(ports: Ports, delivery_id: str, waits: Waits) -> Iterator[None]:
             else f"trouble on our side ({type(error).__name__}), see the log"
         )
         raise waiting(ports, known, waits.after(known.waits), why) from error
+
+
+def refuse_without_time(ports: Ports, file: str, what: str, smaller: str = "drop smaller files") -> None:
+    """Refuse a file that does not fit into one invocation, while there is time to say so. Raises InputRefused.
+
+    Args:
+        ports: everything outside.
+        file: that is being read.
+        what: is read, as a person would call it.
+        smaller: what a person can do about the file.
+    """
+    if ports.clock.remaining_s() < TIME_LEFT_S:
+        fix = f"raise the stack's PrepareMemoryMb, which also gives more CPU, or {smaller}"
+        raise InputRefused(f"{what} cannot be read within one invocation", file=file, fix=fix)
 
 
 def read_to_its_end(

@@ -20,11 +20,11 @@ from finops_relay.delivery.ledger import MAX_ATTEMPTS, MAX_REASON, Delivery, cli
 from finops_relay.delivery.ports import Ports, Queue
 from finops_relay.delivery.receipt import Frozen, Outcome, Rows, Unit
 from finops_relay.delivery.telling import announce, conclude, quarantine_delivery
-from finops_relay.delivery.waits import Waits
+from finops_relay.delivery.waits import Looks, Waits
 from finops_relay.errors import CredentialRefused, ShortRead, SourceGone, VendorError, Wait
 from finops_relay.jobs.mended import folder_of, mend_command
 from finops_relay.jobs.opening import heard, waiting
-from finops_relay.jobs.turns import leave, past_those_behind, tell_those_behind
+from finops_relay.jobs.turns import behind, leave, past_those_behind, take, tell_those_behind
 
 if TYPE_CHECKING:
     from finops_relay.cloudzero.client import CloudZero  # loads httpx, which the first message does
@@ -48,6 +48,13 @@ class RunWork(Frozen):
     """The delivery of the release file."""
     decisions: tuple[str, ...] = ()
     """Deliveries of all release files that were obeyed, so that none is twice: it may be held again in between."""
+    removed: tuple[Frozen, ...] = ()
+    """What the vendor refused."""
+    named: int = 0
+    """How much of it stands in the file of rejected rows."""
+    looks: int = 0
+    watched_s: float = 0.0
+    """Seconds waited between looks at what the vendor does in its own time."""
 
 
 WorkT = TypeVar("WorkT", bound=RunWork)
@@ -232,6 +239,34 @@ class Run(ABC, Generic[WorkT]):
         """The vendor's client, made when first needed."""
         return self.vendor()
 
+    # --- turns, and looks ---------------------------------------------------------------------------------------------
+
+    def in_the_way(self) -> Delivery | None:
+        """Take the turn; return the delivery that has it and has not ended, None once it is this one's."""
+        while True:
+            busy = take(self.ports, self.delivery)
+            if busy == self.delivery.id:
+                return None
+            other = self.ports.ledger.delivery(busy)
+            if other is not None and not other.outcome.final:
+                return other
+            if other is not None:  # whoever ended it may have died before saying so
+                announce(self.ports, other)
+            leave(self.ports, self.delivery.but(id=busy) if other is None else other)
+
+    def wait_behind(self, other: Delivery, what: str) -> Wait:
+        """Remember that the delivery waits for *other*, which has *what* it needs, and return the Wait to raise."""
+        why = behind(other).removeprefix("waits: ")
+        if other.outcome is not Outcome.HELD:
+            why = f"delivery {other.id} of {other.source.key!r} has the {what}"
+        return self.wait(self.waits.after(self.delivery.waits), why)
+
+    def look_again(self, looks: Looks, why: str) -> Wait:
+        """Remember one more look in vain, and return the Wait to raise."""
+        wait = looks.after(self.work.looks)
+        self.save(looks=self.work.looks + 1, watched_s=self.work.watched_s + wait)
+        return self.wait(wait, why)
+
     # --- bodies -------------------------------------------------------------------------------------------------------
 
     def unit(self, spool_key: str) -> Unit:
@@ -268,6 +303,15 @@ class Run(ABC, Generic[WorkT]):
             msg = f"the spool's {unit.spool_key} is not what was prepared"
             raise SourceGone(msg)
         return body
+
+    def name_refused(self) -> None:
+        """Have what the vendor refused named in the file of rejected rows: only the source knows its rows."""
+        if len(self.work.removed) <= self.work.named:
+            self.done(step="finish")
+            return
+        self.save(self.delivery.but(stage="naming", attempts=0))
+        self.prepare_queue.send(self.delivery, nonce=self.delivery.id)
+        self.handed_over = True
 
     # --- trouble ------------------------------------------------------------------------------------------------------
 

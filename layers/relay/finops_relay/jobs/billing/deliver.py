@@ -48,7 +48,7 @@ from finops_relay.jobs.billing.remembered import (
 )
 from finops_relay.jobs.billing.state import manifest_of, put_manifest
 from finops_relay.jobs.run import ABOUT_ROWS, IN_DOUBT, STEP_NEEDS_S, UNSETTLED, Run, at_rest, moved
-from finops_relay.jobs.turns import behind, leave, take, turns
+from finops_relay.jobs.turns import leave, turns
 
 if TYPE_CHECKING:
     from finops_relay.cloudzero.client import CloudZero  # loads httpx, which the first message does
@@ -119,7 +119,7 @@ class _Run(Run[Work]):
             "send": self._send,
             "look": self._look,
             "read": self._read,
-            "name": self._name,
+            "name": self.name_refused,
             "finish": self._finish,
         }
 
@@ -240,15 +240,9 @@ class _Run(Run[Work]):
             if newer and not self.work.decision:
                 self.end(Outcome.SUPERSEDED, f"the newer delivery {newer} replaces the same whole")
                 return False
-            busy = take(self.ports, self.delivery)
-            if busy == self.delivery.id:
+            other = self.in_the_way()
+            if other is None:
                 return True
-            other = self.ports.ledger.delivery(busy)
-            if other is None or other.outcome.final:
-                if other is not None:  # whoever ended it may have died before saying so
-                    announce(self.ports, other)
-                leave(self.ports, self.delivery.but(id=busy) if other is None else other)
-                continue
             if other.outcome is Outcome.HELD and replaces(self._case(), self._other(other)):
                 reason = f"the newer delivery {self.delivery.id} replaces the same whole"
                 unnamed = unfiled(Work.model_validate(other.work))
@@ -256,10 +250,7 @@ class _Run(Run[Work]):
                 announce(self.ports, ended)
                 leave(self.ports, ended)
                 continue
-            why = behind(other).removeprefix("waits: ")
-            if other.outcome is not Outcome.HELD:
-                why = f"delivery {other.id} of {other.source.key!r} has the connection"
-            raise self.wait(self.waits.after(self.delivery.waits), why)
+            raise self.wait_behind(other, "connection")
 
     def _other(self, other: Delivery) -> Case:
         work = Work.model_validate(other.work)
@@ -638,20 +629,9 @@ class _Run(Run[Work]):
         if self.work.watched_s >= self.read_back.end_s:
             self.hold(held)
             return
-        wait = self.read_back.after(self.work.looks)
-        self.save(looks=self.work.looks + 1, watched_s=self.work.watched_s + wait)
-        raise self.wait(wait, why)
+        raise self.look_again(self.read_back, why)
 
     # --- the end ------------------------------------------------------------------------------------------------------
-
-    def _name(self) -> None:
-        """Have the rows that the vendor refused named in the file of rejected rows: only their source knows them."""
-        if len(self.work.removed) <= self.work.named:
-            self.done(step="finish")
-            return
-        self.save(self.delivery.but(stage="naming", attempts=0))
-        self.prepare_queue.send(self.delivery, nonce=self.delivery.id)
-        self.handed_over = True
 
     def _finish(self) -> None:
         """End with the outcome that the bodies add up to."""

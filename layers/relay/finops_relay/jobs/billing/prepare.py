@@ -36,13 +36,20 @@ from finops_relay.jobs.billing.state import manifest_key, put_manifest
 from finops_relay.jobs.config import in_force
 from finops_relay.jobs.contract import Tenant, ask, known_contract
 from finops_relay.jobs.handing import hand_over, named
-from finops_relay.jobs.opening import MAX_WAITS, Opened, heard, opened, read_to_its_end, rejected, waiting
+from finops_relay.jobs.opening import (
+    MAX_WAITS,
+    Opened,
+    heard,
+    opened,
+    read_to_its_end,
+    refuse_without_time,
+    rejected,
+    waiting,
+)
 from finops_relay.jobs.pinning import pinned, pinned_parts
 from finops_relay.jobs.turns import Waiting
 
 MAX_PARTS = 200
-TIME_LEFT_S = 20.0
-"""Kept to write the receipt of a file that does not fit into one invocation."""
 NOUN = "file of costs"
 REFUSED_FIX = "correct the row as CloudZero says, and drop it back"
 
@@ -310,16 +317,10 @@ class _Preparation:
     def _parts(base: Delivery) -> tuple[ObjectVersion, ...]:
         return pinned_parts(base) or (mended.version_of(base),)
 
-    def _in_time(self, file: str) -> None:
-        """Refuse a file that does not fit into one invocation, while there is time to say so."""
-        if self.ports.clock.remaining_s() < TIME_LEFT_S:
-            fix = "raise the stack's PrepareMemoryMb, which also gives more CPU, or drop smaller files"
-            raise InputRefused("the costs cannot be read within one invocation", file=file, fix=fix)
-
     def _read(self, sources: _Sources, packing: Packing, rejects: RejectedFile, refusals: Refusals) -> _Tally:
         """Read every part into *packing*. Raises InputRefused and what reading raises."""
         tally = _Tally()
-        budget = Budget(self.ceilings, tick=self._in_time)
+        budget = Budget(self.ceilings, tick=lambda file: refuse_without_time(self.ports, file, "the costs"))
         several = rejects.several = len(sources.parts) > 1
         known = set[str]()
         for member, part in enumerate(sources.parts):

@@ -122,15 +122,10 @@ class Work(RunWork):
     """How often bodies were made anew, because the vendor refused them or holds a part of them."""
     removed: tuple[Removed, ...] = ()
     """Rows that the vendor refused."""
-    named: int = 0
-    """How many of them stand in the file of rejected rows."""
     retried: str = ""
     """The body that was refused although each of its rows is good, and is sent once more."""
     seen: bool = False
     """Whether what was sent was read back, or a person has said that it arrived (`live`)."""
-    looks: int = 0
-    watched_s: float = 0.0
-    """Seconds waited between looks at what arrived."""
 
     @property
     def live(self) -> bool:

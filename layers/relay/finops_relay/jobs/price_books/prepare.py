@@ -30,7 +30,15 @@ from finops_relay.formats.source_hash import HashedSource
 from finops_relay.jobs import mended
 from finops_relay.jobs.config import Effective, in_force
 from finops_relay.jobs.handing import queued
-from finops_relay.jobs.opening import Opened, change_target, heard, opened, read_to_its_end, rejected
+from finops_relay.jobs.opening import (
+    Opened,
+    change_target,
+    heard,
+    opened,
+    read_to_its_end,
+    refuse_without_time,
+    rejected,
+)
 from finops_relay.jobs.pinning import Listed, listed, pin, pinned_parts
 from finops_relay.jobs.price_books import drop_path
 from finops_relay.jobs.price_books.drop_path import DropPath, Meaning
@@ -40,8 +48,6 @@ MAX_SMALL_FILE_BYTES = 1_000_000
 """Of a manifest or a rollback.json."""
 MAX_NAME = 1_024
 """Characters of a member's name in a receipt: as long as a key may be; a zip allows 65,535."""
-TIME_LEFT_S = 20.0
-"""Kept to write the receipt of a book that does not fit into one invocation."""
 
 
 class Rollback(BaseModel):
@@ -326,12 +332,6 @@ class _Preparation:
             fix = "drop the manifest.json that Azure wrote, or use an empty _SUCCESS instead"
             raise InputRefused(f"{at}: {problem['msg']}", file=marker.key, fix=fix) from None
 
-    def _in_time(self, file: str) -> None:
-        """Refuse a book that does not fit into one invocation, while there is time to say so."""
-        if self.ports.clock.remaining_s() < TIME_LEFT_S:
-            fix = "raise the stack's PrepareMemoryMb, which also gives more CPU, or drop the book in smaller parts"
-            raise InputRefused("the book cannot be read within one invocation", file=file, fix=fix)
-
     def _read(  # noqa: PLR0913, PLR0917 -- the parts of one reading, each used once
         self,
         delivery: Delivery,
@@ -343,7 +343,10 @@ class _Preparation:
     ) -> Delivery:
         """Read every part, write the spool, and return the delivery prepared and saved, or refused."""
         tally = _Tally()
-        budget = Budget(self.ceilings, tick=self._in_time)
+        budget = Budget(
+            self.ceilings,
+            tick=lambda file: refuse_without_time(self.ports, file, "the book", "drop the book in smaller parts"),
+        )
         reader = PriceBookReader(_rules(provider, config), budget)
         with RejectedFile() as rejects:
             try:

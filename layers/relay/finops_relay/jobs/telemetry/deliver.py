@@ -20,7 +20,6 @@ from finops_relay.delivery.ledger import Delivery, clip
 from finops_relay.delivery.packer import MAX_BODY_BYTES
 from finops_relay.delivery.ports import Ports, Queue
 from finops_relay.delivery.receipt import Outcome, Unit
-from finops_relay.delivery.telling import announce
 from finops_relay.delivery.waits import Looks, Waits
 from finops_relay.errors import (
     AnswerNotUnderstood,
@@ -42,7 +41,7 @@ from finops_relay.formats.telemetry import (
     moment_of,
 )
 from finops_relay.jobs.run import ABOUT_ROWS, ACCEPTED, IN_DOUBT, OWED, UNSETTLED, Run, at_rest, moved
-from finops_relay.jobs.telemetry.books import Book, Change, Verb, change, day_start
+from finops_relay.jobs.telemetry.books import Book, Change, Verb, change
 from finops_relay.jobs.telemetry.content import crowded, let_go, lines_of, page_of, put_page, send_again, total_of
 from finops_relay.jobs.telemetry.entering import Entering
 from finops_relay.jobs.telemetry.remembered import (
@@ -69,7 +68,6 @@ from finops_relay.jobs.telemetry.sendings import (
     sent_records,
     way_of,
 )
-from finops_relay.jobs.turns import behind, leave, take
 
 MAX_REWRITES = 400
 """Bodies made anew for one delivery; a vendor that refuses more refuses something else than records."""
@@ -134,7 +132,7 @@ class _Run(Run[Work]):
             "send": self._send,
             "erase": self._erase,
             "vanish": self._vanish,
-            "name": self._name,
+            "name": self.name_refused,
             "finish": self._finish,
         }
 
@@ -215,15 +213,15 @@ class _Run(Run[Work]):
             book = Book.opened(page_of(self.ports, self.work.base[day]))
             lines = lines_of(self.ports, self.delivery.id, day)
             if self.work.verb is Verb.DELETE:
-                mine = [line for line in lines if self._sent_as(line.ident).period not in unsure]
+                mine = [line for line in lines if self.work.sent_as(line.ident).period not in unsure]
             else:
-                mine = [line for line in lines if self._sent_as(line.ident) in accepted - refused]
+                mine = [line for line in lines if self.work.sent_as(line.ident) in accepted - refused]
             change(book, self.work.verb, mine, self.delivery.order, forced=self.work.forced)
             both = (*book.kept, *(line.ident for line in lines))
-            book.shaken |= {ident for ident in both if self._sent_as(ident) in shaken}
-            book.shaken |= {ident for ident in both if self._sent_as(ident).period in periods}
+            book.shaken |= {ident for ident in both if self.work.sent_as(ident) in shaken}
+            book.shaken |= {ident for ident in both if self.work.sent_as(ident).period in periods}
             gone = {Ident(one.period, one.labels) for one in self.work.removed if one.gone}
-            book.kept = {ident: kept for ident, kept in book.kept.items() if self._sent_as(ident) not in gone}
+            book.kept = {ident: kept for ident, kept in book.kept.items() if self.work.sent_as(ident) not in gone}
             key = page_key(self.work.stream, day, self.delivery.id, f".{self.delivery.version}")
             pages[day] = put_page(self.ports, key, book.closed())
         return pages
@@ -253,9 +251,6 @@ class _Run(Run[Work]):
                 found |= {record.ident for record in self._records(unit)}
         return found
 
-    def _sent_as(self, ident: Ident) -> Ident:
-        return Ident(day_start(ident.period), ident.labels) if self.work.rolled_up else ident
-
     @override
     def let_go(self) -> None:
         """Let expire what nothing needs any more: the delivery's records, its sidecars, and former pages."""
@@ -283,9 +278,10 @@ class _Run(Run[Work]):
     # --- before anything is sent --------------------------------------------------------------------------------------
 
     def _check(self) -> None:
-        """Is it this delivery's turn, and what is to become of it?"""
-        if not self.delivery.dry_run:
-            self._take_turn()
+        """Is it this delivery's turn, and what is to become of it? Raises Wait."""
+        other = self.in_the_way() if not self.delivery.dry_run else None
+        if other is not None:
+            raise self.wait_behind(other, "stream")
         if self.client.name != self.work.contract:
             self.end_other_contract()
             return
@@ -307,23 +303,6 @@ class _Run(Run[Work]):
         if self.work.verb is Verb.DELETE:
             return stream.granularity != self.work.granularity
         return stream.shape != self.work.shape
-
-    def _take_turn(self) -> None:
-        """Take the stream. Raises Wait."""
-        while True:
-            busy = take(self.ports, self.delivery)
-            if busy == self.delivery.id:
-                return
-            other = self.ports.ledger.delivery(busy)
-            if other is None or other.outcome.final:
-                if other is not None:  # whoever ended it may have died before saying so
-                    announce(self.ports, other)
-                leave(self.ports, self.delivery.but(id=busy) if other is None else other)
-                continue
-            why = behind(other).removeprefix("waits: ")
-            if other.outcome is not Outcome.HELD:
-                why = f"delivery {other.id} of {other.source.key!r} has the stream"
-            raise self.wait(self.waits.after(self.delivery.waits), why)
 
     def _end_without(self, outcome: Outcome, reason: str) -> None:
         """End a delivery of which nothing is sent; a dry run with that verdict."""
@@ -756,9 +735,7 @@ class _Run(Run[Work]):
             said = "the stream is still to be seen; CloudZero deletes it in its own time, and refuses records till then"
             self.done(self.delivery.warn(said), step="finish")
             return
-        wait = self.vanishing.after(self.work.looks)
-        self.save(looks=self.work.looks + 1, watched_s=self.work.watched_s + wait)
-        raise self.wait(wait, why)
+        raise self.look_again(self.vanishing, why)
 
     def _shown(self) -> None:
         """Ask for the stream. Raises NotFound once it is gone."""
@@ -768,15 +745,6 @@ class _Run(Run[Work]):
         read(self.work.stream, limit=1)
 
     # --- the end ------------------------------------------------------------------------------------------------------
-
-    def _name(self) -> None:
-        """Have the rows of refused records named in the file of rejected rows: only their source knows them."""
-        if len(self.work.removed) <= self.work.named:
-            self.done(step="finish")
-            return
-        self.save(self.delivery.but(stage="naming", attempts=0))
-        self.prepare_queue.send(self.delivery, nonce=self.delivery.id)
-        self.handed_over = True
 
     def _finish(self) -> None:
         """End with the outcome that the bodies add up to."""

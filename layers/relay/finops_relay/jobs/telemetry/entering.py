@@ -74,7 +74,7 @@ class Entering:
     def _refused(self, going: Going, why: str, found: Change, base: str) -> Iterator[Going]:
         """Leave out a record that cannot be told; where its period is told anew, as it was before."""
         self.refused.append(Removed(period=going.ident.period, labels=going.ident.labels, words=why))
-        self.refused_lines |= {ident for ident in found.applied if self._sent_as(ident) == going.ident}
+        self.refused_lines |= {ident for ident in found.applied if self.work.sent_as(ident) == going.ident}
         former = self._values(Book.opened(page_of(self.ports, base))).get(going.ident)
         if not self.work.live and former is not None and not unsendable(former, self.work.dialect):
             yield Going(going.ident, former, 0)
@@ -82,7 +82,3 @@ class Entering:
     def _values(self, book: Book) -> Mapping[Ident, Decimal]:
         values = {ident: kept.value for ident, kept in book.kept.items()}
         return rolled_up(values) if self.work.rolled_up else values
-
-    def _sent_as(self, ident: Ident) -> Ident:
-        (sent,) = rolled_up({ident: Decimal(0)}) if self.work.rolled_up else [ident]
-        return sent

@@ -28,15 +28,22 @@ from finops_relay.jobs import mended
 from finops_relay.jobs.config import in_force
 from finops_relay.jobs.contract import Tenant, ask, known_contract
 from finops_relay.jobs.handing import hand_over, named
-from finops_relay.jobs.opening import MAX_WAITS, Opened, heard, opened, read_to_its_end, rejected, waiting
+from finops_relay.jobs.opening import (
+    MAX_WAITS,
+    Opened,
+    heard,
+    opened,
+    read_to_its_end,
+    refuse_without_time,
+    rejected,
+    waiting,
+)
 from finops_relay.jobs.telemetry import drop_path
 from finops_relay.jobs.telemetry.books import Verb
 from finops_relay.jobs.telemetry.content import crowded, entry_of, erasing, let_go, lines_of, total_of, weight, written
 from finops_relay.jobs.telemetry.drop_path import DropPath, Meaning
 from finops_relay.jobs.telemetry.remembered import KIND, Stream, Work, content_key, stream_name, target_name
 
-TIME_LEFT_S = 20.0
-"""Kept to write the receipt of a file that does not fit into one invocation."""
 NOUN = "file of records"
 REFUSED_FIX = "correct the record as CloudZero says, and drop it back"
 MAX_STREAM_FILE_BYTES = 10_000
@@ -296,12 +303,6 @@ class _Preparation:
             self.ports.ledger.save_record(record.but(content=known | {str(line): self.delivery.id for line in lines}))
         return taken
 
-    def _in_time(self, file: str) -> None:
-        """Refuse a file that does not fit into one invocation, while there is time to say so."""
-        if self.ports.clock.remaining_s() < TIME_LEFT_S:
-            fix = "raise the stack's PrepareMemoryMb, which also gives more CPU, or drop smaller files"
-            raise InputRefused("the records cannot be read within one invocation", file=file, fix=fix)
-
     def _read(
         self,
         rows: Mapping[int, Mapping[str, str]],
@@ -312,7 +313,7 @@ class _Preparation:
         """Read the file; return its reader, its records, and the hash of what was dropped."""
         work, version = self._work(), self.base or self.source
         known = Shape(work.granularity, work.keys) if refusals is not None else self._stream()
-        budget = Budget(self.ceilings, tick=self._in_time)
+        budget = Budget(self.ceilings, tick=lambda file: refuse_without_time(self.ports, file, "the records"))
         reader = TelemetryReader(
             version.key,
             Dialect(work.kind, work.live),

@@ -9,9 +9,9 @@ from pydantic import Field
 
 from finops_relay.delivery.identity import digest
 from finops_relay.delivery.receipt import Frozen
-from finops_relay.formats.telemetry import Dialect, Shape
+from finops_relay.formats.telemetry import Dialect, Ident, Shape
 from finops_relay.jobs.run import RunWork
-from finops_relay.jobs.telemetry.books import Verb
+from finops_relay.jobs.telemetry.books import Verb, day_start
 
 KIND = "telemetry"
 """Of the deliveries, their receipts and their messages."""
@@ -115,13 +115,8 @@ class Work(RunWork):
     """How often bodies were made anew, because the vendor refused them."""
     removed: tuple[Removed, ...] = ()
     """Records that the vendor refused."""
-    named: int = 0
-    """How many of them are named in the file of rejected rows."""
     perhaps: tuple[str, ...] = ()
     """Bodies that replace or delete and may have been taken, by key: if one is not sent once more, it is in doubt."""
-    looks: int = 0
-    watched_s: float = 0.0
-    """Seconds waited for a stream that is being deleted."""
 
     @property
     def live(self) -> bool:
@@ -141,7 +136,11 @@ class Work(RunWork):
     @property
     def rolled_up(self) -> bool:
         """Whether its hours are sent as days."""
-        return self.dialect.rolled_up and self.granularity == "HOURLY"
+        return self.dialect.rolls(self.shape)
+
+    def sent_as(self, ident: Ident) -> Ident:
+        """Return the record that CloudZero is told for one that was dropped."""
+        return Ident(day_start(ident.period), ident.labels) if self.rolled_up else ident
 
 
 def content_key(delivery: str, day: str) -> str:

@@ -110,7 +110,7 @@ def way_of(verb: Verb, dialect: Dialect) -> Way:
 
 def sending(verb: Verb, change: Change, book: Book, shape: Shape, dialect: Dialect) -> Sending:
     """Return what is to be sent after *change* was made to the *book* of a day."""
-    rolls = dialect.rolled_up and shape.granularity == "HOURLY"
+    rolls = dialect.rolls(shape)
     rows = {ident: line.rows for ident, line in change.applied.items()}
     if verb is Verb.SUM:
         values = {ident: line.value for ident, line in change.applied.items()}
@@ -262,7 +262,7 @@ def _size(texts: Sequence[tuple[Going, bytes]]) -> int:
 
 def record_text(client: type[CloudZero], dialect: Dialect, shape: Shape, record: Going) -> bytes:
     """Return a record as it stands in a body."""
-    granularity = Granularity(DAILY if dialect.rolled_up and shape.granularity == "HOURLY" else shape.granularity)
+    granularity = Granularity(DAILY if dialect.rolls(shape) else shape.granularity)
     moment = moment_of(record.ident.period)
     value = rounded(record.value, SIGNIFICANT) if dialect.live else record.value
     element, labels = _apart(dialect, record.ident.labels)
@@ -285,7 +285,7 @@ def record_text(client: type[CloudZero], dialect: Dialect, shape: Shape, record:
 
 def key_of(dialect: Dialect, shape: Shape, gone: Gone) -> RecordKey:
     """Return a deletion as the client takes it."""
-    granularity = Granularity(DAILY if dialect.rolled_up and shape.granularity == "HOURLY" else shape.granularity)
+    granularity = Granularity(DAILY if dialect.rolls(shape) else shape.granularity)
     moment = moment_of(gone.period)
     if gone.labels is None:
         return RecordKey(timestamp=moment, granularity=granularity)
