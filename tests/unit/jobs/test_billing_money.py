@@ -8,7 +8,7 @@ import pytest
 from finops_relay.delivery.receipt import ColumnMoney, Money, Rows
 from finops_relay.jobs.billing.money import less, rest_rejected, total, with_read_back, with_rejected, with_sent
 from finops_relay.jobs.billing.remembered import NO_COSTS, Costs
-from finops_relay.jobs.run import moved
+from finops_relay.jobs.steps import moved
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError

@@ -47,7 +47,8 @@ from finops_relay.jobs.billing.remembered import (
     month_of,
 )
 from finops_relay.jobs.billing.state import manifest_of, put_manifest
-from finops_relay.jobs.run import ABOUT_ROWS, IN_DOUBT, STEP_NEEDS_S, UNSETTLED, Run, at_rest, moved
+from finops_relay.jobs.run import ABOUT_ROWS, IN_DOUBT, UNSETTLED, Run, at_rest
+from finops_relay.jobs.steps import STEP_NEEDS_S, moved
 from finops_relay.jobs.turns import leave, turns
 
 if TYPE_CHECKING:
@@ -92,7 +93,16 @@ def deliver(  # noqa: PLR0913, PLR0917 -- what the handler puts together, each u
     if found is not None:
         return found
     work = Work.model_validate(delivery.work)
-    run = _Run(ports, vendor, prepare_queue, waits, delivery, work, read_back=read_back, pool=pool)
+    run = _Run(
+        ports=ports,
+        vendor=vendor,
+        prepare_queue=prepare_queue,
+        waits=waits,
+        delivery=delivery,
+        work=work,
+        read_back=read_back,
+        pool=pool,
+    )
     try:
         return run.going_on()
     finally:
@@ -428,7 +438,7 @@ class _Run(Run[Work]):
             f"nobody knows whether CloudZero has taken body {unit.seq} ({unit.rows:,} rows, {where}): {why}. Compare"
             f" connection {self.work.connection}, month {self.work.month}, in CloudZero; then 'send' if it did not"
             " arrive, 'mark as arrived' if it did, 'drop' to send nothing more",
-            delivery,
+            delivery=delivery,
         )
 
     @override

@@ -40,7 +40,8 @@ from finops_relay.formats.telemetry import (
     differing,
     moment_of,
 )
-from finops_relay.jobs.run import ABOUT_ROWS, ACCEPTED, IN_DOUBT, OWED, UNSETTLED, Run, at_rest, moved
+from finops_relay.jobs.run import ABOUT_ROWS, ACCEPTED, IN_DOUBT, OWED, UNSETTLED, Run, at_rest
+from finops_relay.jobs.steps import moved
 from finops_relay.jobs.telemetry.books import Book, Change, Verb, change
 from finops_relay.jobs.telemetry.content import crowded, let_go, lines_of, page_of, put_page, send_again, total_of
 from finops_relay.jobs.telemetry.entering import Entering
@@ -113,7 +114,16 @@ def deliver(  # noqa: PLR0913, PLR0917 -- what the handler puts together, each u
     if found is not None:
         return found
     work = Work.model_validate(delivery.work)
-    run = _Run(ports, vendor, prepare_queue, waits, delivery, work, vanishing=vanishing, max_bytes=max_bytes)
+    run = _Run(
+        ports=ports,
+        vendor=vendor,
+        prepare_queue=prepare_queue,
+        waits=waits,
+        delivery=delivery,
+        work=work,
+        vanishing=vanishing,
+        max_bytes=max_bytes,
+    )
     return run.going_on()
 
 
@@ -559,7 +569,7 @@ class _Run(Run[Work]):
             f"nobody knows whether CloudZero has taken body {unit.seq} ({unit.rows:,} rows, s3 object {unit.spool_key}"
             f" of the spool bucket): {why}. Compare stream {self.work.stream} in CloudZero; then 'send' if it did not"
             " arrive, 'mark as arrived' if it did, 'drop' to send nothing more",
-            self.doubted(unit),
+            delivery=self.doubted(unit),
         )
 
     def _tell_anew(self, unit: Unit, why: str) -> None:
