@@ -21,4 +21,4 @@ def on_message(message: Message, ports: Ports) -> None:
     """Take each decision that *message* names."""
     for found in drops_and_sweeps(message.body):
         if not isinstance(found, Sweep):
-            release(found, ports, relay().waits)
+            release(found, ports, relay().waits, relay().infracost_queue)

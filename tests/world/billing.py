@@ -74,7 +74,7 @@ class Billing(Aws):
 
     def release(self, source: ObjectVersion, ports: Ports | None = None) -> Delivery | None:
         """Run the job that takes decisions once."""
-        return release(source, ports or self.ports, self.waits)
+        return release(source, ports or self.ports, self.waits, Asked())
 
     def client(self, wrap: Callable[[HttpClient], HttpClient] = lambda http: http) -> CloudZero:
         """Return a client of the stand-in, as a function would build it, with short time-outs.

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from finops_relay.http.auth import Credential, TokenSource
     from finops_relay.http.client import HttpClient
     from finops_relay.infracost.client import Infracost
+    from finops_relay.sources.backstage import Backstage
+    from finops_relay.sources.http_json import HttpJson
+    from finops_relay.sources.servicenow import ServiceNow
+    from finops_relay.sources.settings import AnySource
 
 
 class Context(Protocol):
@@ -86,6 +90,11 @@ class Relay:
         """Likewise, for telemetry."""
         return StandardQueue(self.client("sqs"), self.settings.telemetry_prepare_queue_url)
 
+    @property
+    def infracost_queue(self) -> FifoQueue:
+        """The queue of the function that delivers to Infracost, for one whose own is CloudZero's."""
+        return FifoQueue(self.client("sqs"), self.settings.infracost_deliver_queue_url)
+
     @cached_property
     def pool(self) -> Executor:
         """A thread for what can be got ready while a vendor's answer is awaited."""
@@ -121,13 +130,36 @@ class Relay:
         ledger = DynamoLedger(self.client("dynamodb"), settings.ledger_table, settings.ledger_days, clock.now)
         return client_of(http, settings.cloudzero_contract, ContractNotes(ledger))
 
-    def _token(self, *names: str) -> TokenSource:
+    def source(self, name: str, config: AnySource, clock: Clock) -> ServiceNow | Backstage | HttpJson:
+        """Return the reader of a source of truth by its *name* in relay.yaml; its secret is read when first needed."""
+        from finops_relay.http.auth import NOBODY, Credential, basic  # noqa: PLC0415 -- as above
+        from finops_relay.sources import advice  # noqa: PLC0415 -- as above
+        from finops_relay.sources.backstage import Backstage  # noqa: PLC0415 -- as above
+        from finops_relay.sources.http_json import HttpJson  # noqa: PLC0415 -- as above
+        from finops_relay.sources.servicenow import ServiceNow  # noqa: PLC0415 -- as above
+
+        secret = config.secret or f"sources/{name}"
+        way = "bearer" if config.type == "backstage" else config.auth
+        auth = NOBODY
+        if way == "basic":
+            auth = basic(self._token(secret, basic=True), secret)
+        elif way == "bearer":
+            auth = Credential(self._token(secret), secret, noun="token of the source")
+        base = config.url.rstrip("/")
+        if config.type == "servicenow":
+            return ServiceNow(self._http(base, auth, advice.servicenow, clock))
+        if config.type == "backstage":
+            return Backstage(self._http(base, auth, advice.backstage, clock))
+        return HttpJson(self._http(base, auth, advice.http_json, clock))
+
+    def _token(self, *names: str, basic: bool = False) -> TokenSource:
         """Return the source of a secret, which is the first of *names* that exists."""
         from finops_relay.aws.secrets import token_source  # noqa: PLC0415 -- as above
 
-        if names not in self._tokens:
-            self._tokens[names] = token_source(self.client("secretsmanager"), *names)
-        return self._tokens[names]
+        kept = (*names, "basic") if basic else names
+        if kept not in self._tokens:
+            self._tokens[kept] = token_source(self.client("secretsmanager"), *names, basic=basic)
+        return self._tokens[kept]
 
     def _http(self, base_url: str, auth: Credential, advice: Advice, clock: Clock) -> HttpClient:
         """Return the core for one API, over the connections that the process keeps."""

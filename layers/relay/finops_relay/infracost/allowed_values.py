@@ -10,6 +10,9 @@ from finops_relay.errors import InputRefused
 from finops_relay.infracost.checks import SUGGESTED_VALUES
 from finops_relay.infracost.models import HeldTag, Tag, TaggingPolicy, ValueType
 
+NOTHING: Mapping[str, object] = {}
+"""No further attributes of a tag."""
+
 
 @dataclass(frozen=True)
 class AllowedValues:
@@ -26,8 +29,10 @@ class AllowedValues:
     """Of the PATCH."""
 
 
-def tags_with(policy: TaggingPolicy, key: str, values: tuple[str, ...], *, adopt: bool) -> tuple[Tag, ...]:
-    """Return all tags of *policy* with the allowed values of *key* set; everything else stays as it was read.
+def tags_with(
+    policy: TaggingPolicy, key: str, values: tuple[str, ...], settings: Mapping[str, object] = NOTHING, *, adopt: bool
+) -> tuple[Tag, ...]:
+    """Return all tags of *policy* with allowed values and *settings* of *key*; everything else stays as it was read.
 
     Raises InputRefused when there is no such tag or it is no LIST, unless *adopt*.
     """
@@ -40,26 +45,38 @@ def tags_with(policy: TaggingPolicy, key: str, values: tuple[str, ...], *, adopt
         if not adopt:
             reason = f"the policy {policy.attributes.name!r} has no tag {key!r}"
             raise InputRefused(reason, value=", ".join(keys), fix="check the key's case, or ask for it to be added")
-        return (*held, Tag(key=key, mandatory=True, value_type=ValueType.LIST, allowed_values=values))
+        new_one = {"mandatory": True, **settings, "key": key, "value_type": ValueType.LIST, "allowed_values": values}
+        return (*held, Tag.model_validate(new_one))
     former = policy.tags[key]
     if former.value_type != ValueType.LIST and not adopt:
         reason = f"tag {key!r} of policy {policy.attributes.name!r} is of type {former.value_type}, not LIST"
         raise InputRefused(reason, fix="ask for it to be made a LIST, if that is meant")
-    new = former.model_copy(update={"allowed_values": values, "value_type": ValueType.LIST})
+    new = former.model_copy(update={**settings, "allowed_values": values, "value_type": ValueType.LIST})
     return tuple(new if tag.key == key else tag for tag in held)
 
 
-def is_set(policy: TaggingPolicy, key: str, values: tuple[str, ...]) -> bool:
-    """Return whether the tag allows just *values*, in whatever order."""
+def is_set(policy: TaggingPolicy, key: str, values: tuple[str, ...], settings: Mapping[str, object] = NOTHING) -> bool:
+    """Return whether the tag allows just *values*, in whatever order, and has the *settings*."""
     tag = policy.tags.get(key)
-    return tag is not None and tag.value_type == ValueType.LIST and sorted(tag.allowed_values or ()) == list(values)
+    if (
+        tag is None
+        or tag.value_type != ValueType.LIST
+        or any(getattr(tag, name) != settings[name] for name in settings)
+    ):
+        return False
+    return sorted(tag.allowed_values or ()) == list(values)
 
 
-def difference(policy: TaggingPolicy, key: str, wanted: tuple[str, ...]) -> str:
+def difference(
+    policy: TaggingPolicy, key: str, wanted: tuple[str, ...], settings: Mapping[str, object] = NOTHING
+) -> str:
     """Return in words how a tag differs from what was sent."""
     tag = policy.tags.get(key)
     if tag is None or tag.value_type != ValueType.LIST:
         return f"tag {key!r} is not there, or no LIST"
+    other = [name for name in settings if getattr(tag, name) != settings[name]]
+    if other:
+        return f"tag {key!r} does not show the {', '.join(other)} that was sent"
     held = set(tag.allowed_values or ())
     missing, besides = sorted(set(wanted) - held)[:5], sorted(held - set(wanted))[:5]
     return f"tag {key!r} lacks {missing} of what was sent, and has {besides} besides (five of each at most)"

@@ -18,7 +18,15 @@ from finops_relay.http.auth import Credential, fixed
 from finops_relay.http.client import HttpClient
 from finops_relay.http.pages import Next, pages
 from finops_relay.infracost.advice import advice
-from finops_relay.infracost.allowed_values import AllowedValues, difference, is_set, lost_tags, tags_with, warnings_of
+from finops_relay.infracost.allowed_values import (
+    NOTHING,
+    AllowedValues,
+    difference,
+    is_set,
+    lost_tags,
+    tags_with,
+    warnings_of,
+)
 from finops_relay.infracost.checks import (
     check_new_guardrail,
     check_not_empty,
@@ -111,8 +119,16 @@ class Infracost:
         """Delete a tagging policy. Safe to repeat: a second time it is not found."""
         self.http.request("DELETE", POLICY, ids=_policy(slug, policy_id), safe=True)
 
-    def set_allowed_values(
-        self, slug: str, policy_id: str, key: str, values: Iterable[str], *, adopt: bool = False
+    def set_allowed_values(  # noqa: PLR0913 -- what names the tag, and what is set of it
+        self,
+        slug: str,
+        policy_id: str,
+        key: str,
+        values: Iterable[str],
+        *,
+        adopt: bool = False,
+        settings: Mapping[str, object] = NOTHING,
+        before: TaggingPolicy | None = None,
     ) -> AllowedValues:
         """Set the allowed values of one tag; all other tags, and what else the tag has, stay. Safe to repeat.
 
@@ -127,23 +143,26 @@ class Infracost:
             key: of the tag, case included.
             values: all allowed values; sent sorted, each once.
             adopt: also add the tag where it is missing, and make it a LIST where it is none.
+            settings: further attributes of the tag to set, by the names of `Tag`.
+            before: the policy, where it was just read; then the PATCH is the first call.
 
         Raises:
             InputRefused: there are no values; there is no such tag or it is no LIST, unless *adopt*.
             ChangeNotKept: the vendor shows something else afterwards.
         """
         wanted = list_of(key, values)
-        before = self.tagging_policy(slug, policy_id)
-        tags = tags_with(before, key, wanted, adopt=adopt)
+        before = before or self.tagging_policy(slug, policy_id)
+        tags = tags_with(before, key, wanted, settings, adopt=adopt)
         former = set(before.tags[key].allowed_values or ()) if key in before.tags else set()
-        if is_set(before, key, wanted):
+        if is_set(before, key, wanted, settings):
             return AllowedValues(before, (), (), warnings_of(before.tags[key]), changed=False)
         body = _resource("tagging-policies", PolicyChange(tags=tags).body())
         answer = self.http.request("PATCH", POLICY, ids=_policy(slug, policy_id), body=body, safe=True)
         after = self.tagging_policy(slug, policy_id)
         lost = lost_tags(before, after, key)
-        if lost or not is_set(after, key, wanted):
-            msg = f"other tags are not what they were: {', '.join(lost)}" if lost else difference(after, key, wanted)
+        if lost or not is_set(after, key, wanted, settings):
+            said = difference(after, key, wanted, settings)
+            msg = f"other tags are not what they were: {', '.join(lost)}" if lost else said
             raise ChangeNotKept(msg, answer.call)
         return AllowedValues(
             after,

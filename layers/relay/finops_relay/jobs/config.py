@@ -6,6 +6,7 @@ Published as `docs/relay.schema.json`; a test keeps that file true.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -14,11 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from finops_relay.delivery.defaults import Defaults
 from finops_relay.delivery.ports import Ledger
 from finops_relay.errors import ConfigRefused
+from finops_relay.sources.asks import CatalogAsk, JsonAsk, TableAsk
+from finops_relay.sources.settings import AnySource, SourceName
+from finops_relay.sync.guard import Guards, Override
+from finops_relay.sync.rules import Rules
 
 MAX_CONFIG_BYTES = 65_536
 """The accepted text is kept in the ledger, whose items hold 400 KB."""
 MAX_DEPTH = 20
-"""Levels of nesting; ours has 4. PyYAML's time grows with the square of the depth: 30,000 brackets take it a minute."""
+"""Levels of nesting; ours has 7. PyYAML's time grows with the square of the depth: 30,000 brackets take it a minute."""
 CONFIG_KEY = "config/relay.yaml"
 CONFIG_NOTE = "config#active"
 """Ledger note that keeps the relay.yaml in force: its version and its text, which outlive the object."""
@@ -99,6 +104,125 @@ class Billing(BillingRules):
         )
 
 
+Alias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
+TagKey = Annotated[str, Field(min_length=1, max_length=256)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ServiceNowAsk(TableAsk):
+    """What is read from ServiceNow."""
+
+    source: SourceName
+
+
+class BackstageAsk(CatalogAsk):
+    """What is read from Backstage."""
+
+    source: SourceName
+
+
+class HttpJsonAsk(JsonAsk):
+    """What is read from an address that answers with JSON."""
+
+    source: SourceName
+
+
+AnyAsk = ServiceNowAsk | BackstageAsk | HttpJsonAsk
+
+
+class OwnGuards(Strict):
+    """Limits that differ from those of all syncs; one that is left out is theirs."""
+
+    max_share_removed: Share | None = None
+    max_number_removed: Annotated[int, Field(ge=0)] | None = None
+    max_share_shrunk: Share | None = None
+    max_times_grown: Annotated[float, Field(ge=1)] | None = None
+    overrides: tuple[Override, ...] = ()
+
+    def over(self, general: Guards) -> Guards:
+        """Return the limits that are in force where *general* are those of all syncs."""
+        own = {name: value for name, value in dict(self).items() if name != "overrides" and value is not None}
+        return general.model_copy(update={**own, "overrides": (*self.overrides, *general.overrides)})
+
+
+class Synced(Strict):
+    """Something that follows its source of truth."""
+
+    servicenow: ServiceNowAsk | None = None
+    backstage: BackstageAsk | None = None
+    http_json: HttpJsonAsk | None = None
+    plan_only: bool = False
+    """Whether a schedule only plans, and writes nothing."""
+    guards: OwnGuards = Field(default_factory=OwnGuards)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if sum(ask is not None for ask in (self.servicenow, self.backstage, self.http_json)) > 1:
+            msg = "several sources are named: keep one of servicenow, backstage and http_json"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def ask(self) -> AnyAsk | None:
+        """What is read, and where; None for what is only dropped as files."""
+        return self.servicenow or self.backstage or self.http_json
+
+
+class TagSync(Synced):
+    """The allowed values of one tag."""
+
+    rules: Rules = Field(default_factory=Rules)
+    message: Annotated[str, Field(max_length=2_000)] | None = None
+    """Shown to an engineer whose value is not allowed; left out, the tag keeps the one that it has."""
+    mandatory: bool | None = None
+    """Left out, the tag stays as it is."""
+    adopt: bool = False
+    """Whether the tag may be added where the policy has none, or be made a LIST, without asking."""
+
+    @model_validator(mode="after")
+    def _one_column(self) -> Self:
+        if self.ask is not None and len(self.ask.columns) != 1:
+            msg = "name one column: the one of the values"
+            raise ValueError(msg)
+        return self
+
+
+class PolicyConfig(Strict):
+    """A tagging policy, by the name of the folder that its files are dropped into."""
+
+    id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """At Infracost (the end of its address in the dashboard); the name itself when left out."""
+    slug: Slug | None = None
+    """Of its organization, where it is another than the stack's."""
+    tags: dict[TagKey, TagSync] = Field(default_factory=dict)
+
+
+class PropertiesConfig(Synced):
+    """The custom properties of the organization. The first column of a source's is the key."""
+
+    rules: dict[str, Rules] = Field(default_factory=dict)
+    """By column."""
+    max_rejected_share: Share = 0.01
+    """A file or source with a larger share of bad rows is refused whole: what is left out loses its properties."""
+
+    @model_validator(mode="after")
+    def _some_properties(self) -> Self:
+        if self.ask is not None and len(self.ask.columns) < 2:  # noqa: PLR2004 -- a key and a property
+            msg = "name at least two columns: the key first, then its properties"
+            raise ValueError(msg)
+        unknown = sorted(set(self.rules) - set(self.ask.columns if self.ask else ()))
+        if unknown:
+            msg = f"there is no column {unknown[0]!r} for its rules"
+            raise ValueError(msg)
+        return self
+
+
+class SyncDefaults(Strict):
+    """What holds for every sync that does not say otherwise."""
+
+    guards: Guards = Field(default_factory=Guards)
+
+
 class InfracostConfig(Strict):
     """Who we are at Infracost; the template's parameters where left out."""
 
@@ -113,6 +237,30 @@ class RelayConfig(Strict):
     infracost: InfracostConfig = Field(default_factory=InfracostConfig)
     price_books: PriceBooks = Field(default_factory=PriceBooks)
     billing: Billing = Field(default_factory=Billing)
+    sources: dict[SourceName, AnySource] = Field(default_factory=dict)
+    sync: SyncDefaults = Field(default_factory=SyncDefaults)
+    tagging_policies: dict[Alias, PolicyConfig] = Field(default_factory=dict)
+    custom_properties: PropertiesConfig = Field(default_factory=PropertiesConfig)
+
+    @model_validator(mode="after")
+    def _sources_are_there(self) -> Self:
+        asked = [(f"tagging_policies.{policy}.tags.{key}", tag.ask) for policy, key, tag in self.synced_tags()]
+        for place, ask in [*asked, ("custom_properties", self.custom_properties.ask)]:
+            if ask is None:
+                continue
+            kind = {ServiceNowAsk: "servicenow", BackstageAsk: "backstage", HttpJsonAsk: "http_json"}[type(ask)]
+            source = self.sources.get(ask.source)
+            if source is None or source.type != kind:
+                there = "there is no such source" if source is None else f"that source is one of type {source.type}"
+                msg = f"{place}.{kind} names source {ask.source!r}, but {there}: name it under sources, type {kind}"
+                raise ValueError(msg)
+        return self
+
+    def synced_tags(self) -> Iterator[tuple[str, str, TagSync]]:
+        """Yield every tag that is configured, with its policy's name and its key."""
+        for policy, config in self.tagging_policies.items():
+            for key, tag in config.tags.items():
+                yield policy, key, tag
 
 
 class Effective(Strict):
@@ -126,6 +274,8 @@ class Effective(Strict):
     azure_organizations: tuple[str, ...]
     price_books: PriceBooks
     billing: Billing
+    relay: RelayConfig
+    """The whole of it."""
 
     @model_validator(mode="after")
     def _one_book_an_organization(self) -> Self:
@@ -180,6 +330,7 @@ def effective(config: RelayConfig, defaults: Defaults, version_id: str = "", fil
             azure_organizations=organizations(config.price_books.azure.organizations, defaults.azure_organization_id),
             price_books=config.price_books,
             billing=config.billing,
+            relay=config,
         )
     except ValidationError as error:
         raise ConfigRefused(error.errors()[0]["msg"].removeprefix("Value error, "), file=file) from None

@@ -10,17 +10,22 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from finops_relay.delivery.commands import DECISIONS
 from finops_relay.delivery.identity import ObjectVersion, second_group
 from finops_relay.delivery.ledger import Delivery
-from finops_relay.delivery.ports import Ports
+from finops_relay.delivery.ports import Ports, Queue
 from finops_relay.delivery.receipt import Outcome
 from finops_relay.delivery.telling import conclude, write_receipt
 from finops_relay.delivery.waits import Waits
 from finops_relay.errors import InputRefused
 from finops_relay.jobs.billing.remembered import KIND as BILLING
+from finops_relay.jobs.custom_properties.remembered import KIND as CUSTOM_PROPERTIES
 from finops_relay.jobs.opening import Opened, heard, opened, read_to_its_end
+from finops_relay.jobs.tagging_policies.remembered import KIND as TAGGING_POLICIES
 from finops_relay.jobs.telemetry.remembered import KIND as TELEMETRY
 
 KIND = "release"
-RELEASABLE = frozenset({BILLING, TELEMETRY})
+SYNCS = frozenset({TAGGING_POLICIES, CUSTOM_PROPERTIES})
+"""Kinds that Infracost's function delivers. One that is held has no turn, and nothing waits for it: it goes on in the
+group that it was in."""
+RELEASABLE = frozenset({BILLING, TELEMETRY}) | SYNCS
 """Kinds of deliveries that go on when they are released."""
 MAX_RELEASE_BYTES = 10_000
 _KEY = re.compile(r"incoming/release/([0-9a-f]{64})\.json")
@@ -44,8 +49,14 @@ class Decision(BaseModel):
         return DECISIONS[plain]
 
 
-def release(source: ObjectVersion, ports: Ports, waits: Waits) -> Delivery | None:
+def release(source: ObjectVersion, ports: Ports, waits: Waits, infracost: Queue) -> Delivery | None:
     """Take one dropped decision; return its own delivery, None for a folder made in a console.
+
+    Args:
+        source: the dropped file.
+        ports: everything outside; its queue is that of CloudZero's function.
+        waits: after trouble.
+        infracost: the queue of Infracost's function.
 
     Raises:
         Wait: the file cannot be read now.
@@ -58,17 +69,17 @@ def release(source: ObjectVersion, ports: Ports, waits: Waits) -> Delivery | Non
         return found
     run = found.delivery
     with heard(ports, run.id, waits):
-        return read_to_its_end(ports, source, waits, lambda: run, lambda: _taken(source, ports, run))
+        return read_to_its_end(ports, source, waits, lambda: run, lambda: _taken(source, ports, run, infracost))
 
 
-def _taken(source: ObjectVersion, ports: Ports, run: Delivery) -> Delivery:
+def _taken(source: ObjectVersion, ports: Ports, run: Delivery, infracost: Queue) -> Delivery:
     """Let the held delivery go on, and end the file's own. Raises InputRefused and what reading raises."""
-    held = _released(source, ports, run)
+    held = _released(source, ports, run, infracost)
     reason = f"delivery {held.id} goes on: {held.work['decision'] or 'it is held again since'}; see its own receipt"
     return conclude(ports, run.but(target=held.target).ended(Outcome.DELIVERED, ports.clock.now(), reason))
 
 
-def _released(source: ObjectVersion, ports: Ports, run: Delivery) -> Delivery:
+def _released(source: ObjectVersion, ports: Ports, run: Delivery, infracost: Queue) -> Delivery:
     """Let the delivery that the file names go on as it says. Raises InputRefused and what reading raises."""
     named = _KEY.fullmatch(source.key)
     if named is None:
@@ -81,7 +92,7 @@ def _released(source: ObjectVersion, ports: Ports, run: Delivery) -> Delivery:
         raise InputRefused("there is no delivery of this id", file=source.key, value=named[1], fix=fix)
     obeyed = held.work.get("decisions", [])
     if run.id in obeyed:  # it goes on already, and perhaps was not told to; or was held once more since
-        return _sent_on(ports, held, run)
+        return _sent_on(ports, held, run, infracost)
     if held.outcome is not Outcome.HELD:
         reason = f"the delivery is not held: it is {held.outcome.value}"
         raise InputRefused(reason, file=source.key, fix="see its receipt; nothing is to be decided about it")
@@ -99,12 +110,16 @@ def _released(source: ObjectVersion, ports: Ports, run: Delivery) -> Delivery:
     )
     saved = ports.ledger.save(goes_on.at("released", ports.clock.now()))
     write_receipt(ports, saved)
-    return _sent_on(ports, saved, run)
+    return _sent_on(ports, saved, run, infracost)
 
 
-def _sent_on(ports: Ports, held: Delivery, run: Delivery) -> Delivery:
+def _sent_on(ports: Ports, held: Delivery, run: Delivery, infracost: Queue) -> Delivery:
     """Queue a released delivery past those that wait for it."""
-    if held.stage != "finished":
+    if held.stage == "finished":
+        return held
+    if held.kind in SYNCS:
+        infracost.send(held, nonce=f"{held.id}/{run.id}")
+    else:
         ports.queue.send(held.but(group=second_group(held.target)), nonce=f"{held.id}/{run.id}")
     return held
 

@@ -181,7 +181,7 @@ class Steps(ABC, Generic[WorkT]):
 
     def planned(self, verdict: str, why: str = "") -> None:
         """End a dry run with what would be done; nothing was written at the vendor."""
-        steps = self.plan() if verdict == "would_deliver" else []
+        steps = self.plan() if verdict in {"would_deliver", "would_be_held"} else []
         plan = {**(self.delivery.plan or {}), "verdict": verdict, "why": why, "steps": steps}
         self.delivery = self.delivery.but(plan=plan)
         self.end(Outcome.UNCHANGED, "a dry run: nothing was written at the vendor", command=self.for_real())

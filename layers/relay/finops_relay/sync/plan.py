@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict
 
 from finops_relay.sync.state import Setting, State
 
-SHOWN = 100
+SHOWN = 50
 """Items of each kind that a receipt shows; a file has all of them where there are more."""
-MAX_SHOWN_CHARS = 200
+MAX_SHOWN_CHARS = 120
 """Of one value in a receipt: strangers choose them, and an item of the ledger holds 400 KB."""
 ABSENT, PRESENT = "absent", "present"
 """How a value without content is written."""

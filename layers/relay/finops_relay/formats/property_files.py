@@ -1,0 +1,157 @@
+"""Custom properties as Infracost wants them: a CSV whose first column is the key, checked, its bytes left alone.
+
+Source: contract page, "Custom properties". What is sent replaces everything, and nothing can be read back: a file is
+judged before it is sent.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from finops_relay.errors import InputRefused
+from finops_relay.formats.csv_rows import Readable, Record, RecordReader, csv_line, is_blank
+from finops_relay.formats.json_items import HALF
+from finops_relay.formats.rejected_rows import RejectedRow
+
+MAX_BYTES = 50_000_000
+"""Of a file: it is held in memory, and sent as one body."""
+MAX_ROWS = 1_000_000
+_BOM = b"\xef\xbb\xbf"
+Reject = Callable[[RejectedRow], object]
+
+
+@dataclass
+class PropertyFile:
+    """A file that was checked."""
+
+    body: bytes
+    """What is sent: the file's own bytes wherever nothing had to be mended or left out."""
+    header: tuple[str, ...]
+    rows: dict[str, str] = field(repr=False)
+    """By key: the row as one line of CSV, for comparing."""
+    rows_in: int = 0
+    rejected: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+
+def whole(name: str, stream: Readable) -> bytes:
+    """Return a file's bytes. Raises InputRefused when it is too large."""
+    out = io.BytesIO()
+    while data := stream.read(1 << 20):
+        out.write(data)
+        if out.tell() > MAX_BYTES:
+            reason = f"the file is larger than {MAX_BYTES:,} bytes"
+            raise InputRefused(reason, file=name, fix="leave out what nobody filters or groups by")
+    return out.getvalue()
+
+
+def wire_form(data: bytes) -> tuple[bytes, list[str]]:
+    r"""Return the bytes without a byte order mark and with ``\n`` alone as line end, and what was changed."""
+    warnings = []
+    if data.startswith(_BOM):
+        data = data.removeprefix(_BOM)
+        warnings.append("the byte order mark at the beginning was left out")
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        warnings.append("line ends with carriage returns were made \\n, as Infracost wants them")
+    return data, warnings
+
+
+def checked(
+    name: str, data: bytes, reject: Reject, mended: Mapping[int, Mapping[str, str]] | None = None
+) -> PropertyFile:
+    """Check a file in its wire form, row by row.
+
+    Args:
+        name: the file's, for messages.
+        data: its bytes.
+        reject: takes each row that is left out.
+        mended: rows by line that take the place of those in the file, by column.
+
+    Raises:
+        InputRefused: its header cannot be used, or it is no CSV.
+    """
+    found = PropertyFile(b"", (), {})
+    kept, cut = list[bytes](), False
+    for record, raw in _with_bytes(name, data):
+        if is_blank(record.values):
+            kept.append(raw)
+            continue
+        if not found.header:
+            found.header = _header(name, record)
+            kept.append(raw)
+            continue
+        found.rows_in += 1
+        values = record.values
+        if mended is not None and record.line in mended:
+            values = [mended[record.line].get(column, "") for column in found.header]
+            raw = f"{csv_line(values)}\n".encode(errors="surrogateescape")  # noqa: PLW2901 -- a mended row has its own
+        fault = _fault(found, values)
+        if fault is None:
+            found.rows[values[0]] = csv_line(values)
+            kept.append(raw)
+        else:
+            cut = True
+            found.rejected += 1
+            reject(RejectedRow(record.line, found.header, tuple(values), *fault))
+    found.body = b"".join(kept) if cut or mended else data
+    return found
+
+
+def made(header: Sequence[str], rows: Mapping[str, str]) -> bytes:
+    """Return the CSV of rows by key, sorted: the same rows give the same bytes."""
+    lines = [csv_line(header), *(rows[key] for key in sorted(rows))]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def rows_of(data: bytes) -> dict[str, str]:
+    """Return the rows of a file that was sent, by key."""
+    return checked("what was sent last", data, lambda _: None).rows
+
+
+def _with_bytes(name: str, data: bytes) -> Iterator[tuple[Record, bytes]]:
+    """Yield each record with the bytes that it was written in."""
+    offsets = [0]
+    at = data.find(b"\n")
+    while at >= 0:
+        offsets.append(at + 1)
+        at = data.find(b"\n", at + 1)
+    offsets.append(len(data))
+    former: Record | None = None
+    for record in RecordReader(name, io.BytesIO(data)):
+        if former is not None:
+            yield former, data[offsets[former.line - 1] : offsets[record.line - 1]]
+        former = record
+    if former is not None:
+        yield former, data[offsets[former.line - 1] :]
+
+
+def _header(name: str, record: Record) -> tuple[str, ...]:
+    """Return the names of the columns. Raises InputRefused."""
+    names = [value.strip() for value in record.values]
+    fix = "name every column once; the first one is the key"
+    for column in names:
+        if not column or not column.isprintable():
+            raise InputRefused("a column has no name", file=name, line=record.line, value=",".join(names), fix=fix)
+        if names.count(column) > 1:
+            raise InputRefused("a column stands twice", file=name, line=record.line, value=column, fix=fix)
+    if len(names) == 1:
+        fix = "put the properties beside the key, with commas between them"
+        raise InputRefused("there is a key, but no property", file=name, line=record.line, value=names[0], fix=fix)
+    return tuple(record.values)
+
+
+def _fault(found: PropertyFile, values: Sequence[str]) -> tuple[str, str] | None:
+    """Return what is wrong with a row and what to do about it; None for a good one."""
+    if len(values) != len(found.header):
+        counts = f"the row has {len(values)} values, the header has {len(found.header)} names"
+        return counts, "quote a value that has commas, and write an empty one for what is not known"
+    if HALF.search(",".join(values)):
+        return "the row has bytes that are not UTF-8", "save it as UTF-8"
+    if not values[0].strip():
+        return f"the key ({found.header[0]}) is empty", "write the key, or take the row out"
+    if values[0] in found.rows:
+        return f"the key {values[0]!r} stands in a row before", "keep one row for each key"
+    return None

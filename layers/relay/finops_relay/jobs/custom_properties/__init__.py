@@ -1,0 +1,1 @@
+"""Custom properties: from a file or a source of truth to Infracost."""

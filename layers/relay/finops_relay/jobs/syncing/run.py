@@ -1,0 +1,362 @@
+"""Deliver a desired state: read what is there, plan, guard, apply, read again and verify.
+
+Everything but the write can be done again at any time, so a delivery has one step: whatever a crash left behind is
+seen by reading. What we own is remembered with what we last applied, so that a change made by hand is seen too.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from typing_extensions import override
+
+from finops_relay.delivery.ledger import Delivery, Target, clip
+from finops_relay.delivery.receipt import Outcome
+from finops_relay.delivery.telling import announce, conclude
+from finops_relay.errors import InputRefused, SourceGone
+from finops_relay.jobs.opening import change_target
+from finops_relay.jobs.steps import Steps, moved
+from finops_relay.jobs.syncing.lease import Taken, leased
+from finops_relay.jobs.syncing.remembered import (
+    Owned,
+    SyncWork,
+    change_owned,
+    keep_state,
+    kept_state,
+    owned_of,
+    plan_key,
+    state_key,
+)
+from finops_relay.sync.guard import Facts, Guard, Verdict, expired, judge
+from finops_relay.sync.plan import Plan, plan
+from finops_relay.sync.state import State
+
+if TYPE_CHECKING:
+    from finops_relay.infracost.client import Infracost  # loads httpx, which the first message does
+
+MAX_SAYS = 1_000
+"""Characters of what a guard says in a receipt."""
+LOOK_AGAIN_S = 30.0
+"""Longest wait for a run that has the target: most end far before their lease."""
+
+SyncWorkT = TypeVar("SyncWorkT", bound=SyncWork)
+
+
+@dataclass(kw_only=True)
+class SyncRun(Steps[SyncWorkT], Generic[SyncWorkT]):
+    """One invocation's work on one delivery."""
+
+    vendor: Callable[[str], Infracost]
+    found: Plan | None = None
+    """The plan, once it was made."""
+
+    # --- what a kind says ---------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def desired(self) -> State:
+        """Return what is wanted. Raises SourceGone, ShortRead."""
+
+    @abstractmethod
+    def remote(self, applied: State | None) -> State:
+        """Return what the vendor holds; *applied* where it cannot be asked. Raises VendorError."""
+
+    @abstractmethod
+    def write(self, desired: State) -> str:
+        """Make the vendor hold *desired*, and see that it does; return the request's id.
+
+        Raises VendorError, and InputRefused for what is never sent.
+        """
+
+    @abstractmethod
+    def facts(self, desired: State) -> Facts:
+        """Return what the guards look at beside the plan."""
+
+    def sure(self, target: Target) -> bool:
+        """Return whether the vendor can be taken at its word that there is nothing to do."""
+        del target
+        return True
+
+    def compared(self, applied: State | None) -> State | None:
+        """Return what was last applied, where the vendor can be asked whether somebody has changed it."""
+        return applied
+
+    def notes(self, desired: State) -> list[str]:
+        """Return what a person should know, and nobody is stopped by."""
+        del desired
+        return []
+
+    # --- the steps ----------------------------------------------------------------------------------------------------
+
+    @override
+    def steps(self) -> Mapping[str, Callable[[], None]]:
+        return {"check": self._check, "decided": self._decided}
+
+    @override
+    def plan(self) -> list[str]:
+        return self.found.lines() if self.found else []
+
+    @override
+    def again(self) -> str:
+        return self.work.again or super().again()
+
+    @override
+    def for_real(self) -> str:
+        return self.work.again or super().for_real()
+
+    @override
+    def mend(self) -> str:
+        if not self.work.again:
+            return super().mend()
+        return f"correct the rejected rows at the source, then: {self.work.again}"
+
+    def _check(self) -> None:
+        """Bring the vendor to what is desired, if nobody has to be asked first."""
+        if self.delivery.dry_run:
+            self._go(released=False)
+        else:
+            self._alone(lambda: self._go(released=False))
+
+    def _decided(self) -> None:
+        """Go on as a person has said about a delivery that was held."""
+        decisions = {"drop": self._dropped, "send": lambda: self._go(released=True)}
+        self._alone(decisions.get(self.work.decision, self._taken_over))
+
+    def _alone(self, story: Callable[[], None]) -> None:
+        """Run *story* while nobody else is at the target, unless a newer delivery makes it needless. Raises Wait."""
+        try:
+            with leased(self.ports, self.delivery.target, self.delivery.id):
+                if not self._superseded():
+                    self._end_older()
+                    story()
+        except Taken as taken:
+            why = f"delivery {taken.by} is at the same target"
+            raise self.wait(min(LOOK_AGAIN_S, max(1.0, taken.seconds)), why) from None
+
+    def _superseded(self) -> bool:
+        """End the delivery if a newer one was prepared or applied."""
+        target = self.ports.ledger.target(self.work.owned)
+        for order, other in (
+            (target.applied_order, target.applied_delivery),
+            (target.newest_order, target.newest_delivery),
+        ):
+            if order > self.delivery.order and other != self.delivery.id:
+                self.end(Outcome.SUPERSEDED, f"the newer delivery {other} says what is to be there instead")
+                return True
+        return False
+
+    def _end_older(self) -> None:
+        """End an older delivery that a person was asked about: this one replaces the same thing whole."""
+        held = owned_of(self.ports.ledger.target(self.work.owned)).held
+        other = self.ports.ledger.delivery(held) if held not in {"", self.delivery.id} else None
+        if other is None or other.order > self.delivery.order:
+            return
+        if other.outcome is Outcome.HELD:
+            reason = f"the newer delivery {self.delivery.id} says what is to be there instead"
+            conclude(self.ports, other.ended(Outcome.SUPERSEDED, self.now(), reason))
+        elif other.outcome.final:  # whoever ended it may have died before saying so
+            announce(self.ports, other)
+        change_owned(self.ports, self.work.owned, held="")
+
+    # --- plan, guard, apply, verify -----------------------------------------------------------------------------------
+
+    def _go(self, *, released: bool) -> None:
+        """Plan, and do what the guards, or a person, let pass."""
+        target = self.ports.ledger.target(self.work.owned)
+        owned, desired = owned_of(target), self.desired()
+        applied, lost = self._applied(owned)
+        remote = self.remote(applied)
+        applied = self._heard_after_all(owned, remote, applied)
+        found = self.found = plan(remote, desired, self.compared(applied))
+        nothing = found.nothing and self.sure(target)
+        known = self.facts(desired).model_copy(
+            update={"rows_before": owned.rows if owned.state else None, "lost": lost}
+        )
+        now = self.now()
+        verdicts = () if nothing else judge(found, desired, known, self.work.guards, now)
+        fingerprint = remote.owned(desired.settings).fingerprint
+        goes_on = released and fingerprint == self.work.planned
+        self._tell(found, verdicts, released_by=self.work.decided_by if goes_on else "")
+        self.delivery = self.delivery.warn(*expired(self.work.guards.overrides, now), *self.notes(desired))
+        refusing = [verdict for verdict in verdicts if verdict.refuses]
+        if nothing:
+            self._nothing_to_do(desired, known=applied is not None and applied.fingerprint == desired.fingerprint)
+        elif self.delivery.dry_run:
+            why = "; ".join(verdict.says for verdict in refusing)
+            self.planned("would_be_held" if refusing else "would_deliver", clip(why, MAX_SAYS))
+        elif released and not goes_on:
+            self._ask("the vendor's side has changed since the plan was made that you released", refusing, fingerprint)
+        elif refusing and not released:
+            self._ask("", refusing, fingerprint)
+        else:
+            self._apply(desired)
+
+    def _applied(self, owned: Owned) -> tuple[State | None, str]:
+        """Return what was last applied, and why it is not known if it should be."""
+        if not owned.state:
+            return None, ""
+        try:
+            return kept_state(self.ports, self.delivery.source.bucket, owned.state), ""
+        except SourceGone as error:
+            return None, f"what was last applied is lost ({error}): nobody can tell what was changed by hand since"
+
+    def _heard_after_all(self, owned: Owned, remote: State, applied: State | None) -> State | None:
+        """Return what was last applied, where a write that nothing was heard of turns out to have been carried out."""
+        if not owned.pending:
+            return applied
+        try:
+            pending = kept_state(self.ports, self.delivery.source.bucket, owned.pending)
+        except SourceGone:
+            return applied
+        theirs = remote.owned(pending.settings)
+        return pending if theirs.fingerprint == pending.fingerprint else applied
+
+    def _tell(self, found: Plan, verdicts: tuple[Verdict, ...], *, released_by: str) -> None:
+        """Put the plan and what the guards say into the receipt; all of it into a file where it is long."""
+        said = found.shown() | {"steps": found.lines()}
+        person = {"verdict": "released", "released_by": released_by} if released_by else {}
+        said["guards"] = [
+            {**verdict.shown(), "says": clip(verdict.says, MAX_SAYS), **(person if verdict.refuses else {})}
+            for verdict in verdicts
+        ]
+        if not found.fits:
+            text = json.dumps(found.model_dump(mode="json"), indent=1, ensure_ascii=False)
+            said["whole_plan"] = self.ports.drops.put(
+                plan_key(self.delivery), text.encode("utf-8", "surrogatepass"), "application/json"
+            )
+        self.delivery = self.delivery.but(plan=said)
+
+    def _nothing_to_do(self, desired: State, *, known: bool) -> None:
+        """End: the vendor holds just this; perhaps because this very delivery has written it before it was cut off.
+
+        *known* is whether it is what was last applied, too.
+        """
+        if self.delivery.dry_run:
+            self.planned("unchanged")
+            return
+        wrote = bool(self.delivery.intent)
+        self._remember(desired, known=known)
+        units = tuple(
+            unit.model_copy(update={"status": "accepted" if wrote else "unchanged"}) for unit in self.delivery.units
+        )
+        self.delivery = self.delivery.but(units=units, rows=moved(self.delivery.rows, accepted=True))
+        self._say("delivered" if wrote else "unchanged")
+        self._finish(Outcome.DELIVERED if wrote else Outcome.UNCHANGED, "" if wrote else "nothing to do: no write")
+
+    def _ask(self, first: str, refusing: list[Verdict], fingerprint: str) -> None:
+        """Hold the delivery: a person decides about this very plan."""
+        self._say("held")
+        self.work = self.work.model_copy(update={"planned": fingerprint})
+        change_owned(self.ports, self.work.owned, held=self.delivery.id)
+        said = [first] if first else []
+        said += [f"{verdict.guard.value}: {verdict.says}" for verdict in refusing]
+        empty = any(verdict.guard is Guard.SOURCE_EMPTY for verdict in refusing)
+        command = f"mend the source, which has nothing; then: {self.again()}" if empty else ""
+        self.hold("; ".join(said), command)
+
+    def _apply(self, desired: State) -> None:
+        """Write, verify, and remember what was applied."""
+        key = state_key(self.delivery, self.work.owned)
+        keep_state(self.ports, key, desired)
+        former = owned_of(self.ports.ledger.target(self.work.owned)).pending
+        change_owned(self.ports, self.work.owned, pending=key)
+        self._forget(former, key)
+        attempts = tuple(unit.model_copy(update={"attempts": unit.attempts + 1}) for unit in self.delivery.units)
+        self.save(self.delivery.but(intent="write", units=attempts))
+        try:
+            request_id = self.write(desired)
+        except InputRefused as error:
+            change_owned(self.ports, self.work.owned, pending="")
+            self._forget(key, "")
+            self.delivery = self.delivery.but(rows=moved(self.delivery.rows, accepted=False))
+            self._say("refused")
+            self._finish(Outcome.REJECTED, str(error))
+            return
+        self._remember(desired)
+        units = tuple(
+            unit.model_copy(update={"status": "accepted", "request_id": request_id}) for unit in self.delivery.units
+        )
+        self.delivery = self.delivery.but(units=units, rows=moved(self.delivery.rows, accepted=True))
+        self._say("delivered")
+        self._finish(Outcome.DELIVERED)
+
+    def _say(self, verdict: str) -> None:
+        """Put the verdict into the plan that the receipt shows."""
+        self.delivery = self.delivery.but(plan={**(self.delivery.plan or {}), "verdict": verdict})
+
+    def _remember(self, applied: State, rows: int | None = None, *, known: bool = False) -> None:
+        """Remember what the vendor holds of ours from now on; *known* where that is what is remembered already."""
+        before = owned_of(self.ports.ledger.target(self.work.owned))
+        key = before.state if known else state_key(self.delivery, self.work.owned)
+        if not known:
+            keep_state(self.ports, key, applied)
+
+        def now(target: Target) -> Target:
+            held = owned_of(target).held
+            after = {
+                "state": key,
+                "rows": self.work.rows if rows is None else rows,
+                "pending": "",
+                "held": "" if held == self.delivery.id else held,
+            }
+            return target.but(
+                applied_order=self.delivery.order,
+                applied_delivery=self.delivery.id,
+                applied_fingerprint=self.delivery.fingerprint,
+                applied_at=self.now() if target.applied_delivery != self.delivery.id else target.applied_at,
+                content=owned_of(target).model_copy(update=after).model_dump(mode="json"),
+            )
+
+        change_target(self.ports, self.work.owned, now)
+        for former in {before.state, before.pending}:
+            self._forget(former, key)
+
+    def _forget(self, former: str, kept: str) -> None:
+        """Remove a state that nothing points to any more."""
+        if former not in {"", kept}:
+            self.ports.drops.remove(former)
+
+    def _finish(self, outcome: Outcome, reason: str = "") -> None:
+        """End, and say which rows were left out on the way."""
+        rejected = self.delivery.rows.rejected
+        if outcome in {Outcome.DELIVERED, Outcome.UNCHANGED} and rejected:
+            said = f"{rejected:,} rows were rejected; mend them and drop them back"
+            if self.work.again:
+                said = f"{rejected:,} rows of the source were rejected"
+            self.end(Outcome.PARTLY_DELIVERED, said)
+        else:
+            self.end(outcome, reason)
+
+    @override
+    def leave(self, ended: Delivery) -> None:
+        """Nobody is to be asked about it any more."""
+        if not ended.dry_run and owned_of(self.ports.ledger.target(self.work.owned)).held == ended.id:
+            change_owned(self.ports, self.work.owned, held="")
+
+    # --- a person's decisions -----------------------------------------------------------------------------------------
+
+    def _dropped(self) -> None:
+        """End: nothing is written."""
+        self.delivery = self.delivery.but(rows=moved(self.delivery.rows, accepted=False))
+        self._say("dropped")
+        self.end(Outcome.REJECTED, f"by a person's decision (delivery {self.work.decided_by}) nothing was written")
+
+    def _taken_over(self) -> None:
+        """Take what the vendor holds for what we have last applied: a change by hand is no drift any more."""
+        owned, desired = owned_of(self.ports.ledger.target(self.work.owned)), self.desired()
+        applied, _ = self._applied(owned)
+        remote = self.remote(applied)
+        self._remember(remote.owned(desired.settings), owned.rows)
+        rows = self.delivery.rows
+        left = rows.model_copy(update={"filtered": rows.filtered + rows.owed, "owed": 0})
+        by = {**self.delivery.filtered_by, "left as it is": rows.owed}
+        units = tuple(unit.model_copy(update={"status": "left as it is"}) for unit in self.delivery.units)
+        self.delivery = self.delivery.but(rows=left, filtered_by=by, units=units)
+        self._say("left as it is")
+        decision = f"by a person's decision (delivery {self.work.decided_by})"
+        self.end(
+            Outcome.UNCHANGED, f"what the vendor holds is right {decision}: it is taken for ours, nothing was written"
+        )
