@@ -7,7 +7,7 @@ One line of JSON on standard output when it is ready; everything else goes to st
 * ``CLOUDZERO_API_KEY``: what stands in the stack's secret ``cloudzero``;
 * ``CLOUDZERO_CONTRACT``: ``auto``, ``openapi`` or ``live``; the stand-in speaks ``live`` unless ``openapi`` is named;
 * ``RELAY_CONFIG``: a relay.yaml instead of ``local/relay.yaml``;
-* ``RELAY_PORT_BASE``: fixed ports from there on (AWS, Infracost, CloudZero) instead of free ones.
+* ``RELAY_PORT_BASE``: fixed ports from there on (AWS, Infracost, CloudZero, ServiceNow, Backstage), not free ones.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from local.bootstrap import ROOT
 from local.stack import Stack, StackError
+from local.standins.backstage import BackstageStandIn
 from local.standins.cloudzero import CONNECTIONS, CloudZeroStandIn
 from local.standins.infracost import (
     AWS_ORGANIZATION,
@@ -22,6 +23,7 @@ from local.standins.infracost import (
     PRIMARY_ORGANIZATION,
     InfracostStandIn,
 )
+from local.standins.servicenow import ServiceNowStandIn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,14 +32,17 @@ if TYPE_CHECKING:
 
 HIGHEST_PORT = 65_535
 CONFIG_S = 30.0
-PORTS = 3
-"""How many ports ``RELAY_PORT_BASE`` counts from: AWS, Infracost, CloudZero."""
+PORTS = 5
+"""How many ports ``RELAY_PORT_BASE`` counts from: AWS, Infracost, CloudZero, ServiceNow, Backstage."""
 
 SLUG = "acme"
 SLUGS = {PRIMARY_ORGANIZATION: SLUG, **ORGANIZATIONS}
 """Name of each organization, which its slug is made of."""
 INFRACOST_SECRET = "infracost/default"  # noqa: S105 - the secret's name
 CLOUDZERO_SECRET = "cloudzero"  # noqa: S105 - the secret's name
+SERVICENOW_SECRET = "sources/servicenow"  # noqa: S105 - the secret's name
+SERVICENOW_USER = "relay"
+BACKSTAGE_SECRET = "sources/backstage"  # noqa: S105 - the secret's name
 CONTRACTS = ("auto", "openapi", "live")
 """What ``CLOUDZERO_CONTRACT`` may name; with ``auto`` the stack finds out by itself."""
 
@@ -56,6 +61,8 @@ PARAMETERS = {
     # A rule fires by the minute at the finest.
     "TelemetrySchedule": "rate(1 minute)",
     "TelemetryBatchSeconds": "1",
+    # Likewise. A source of truth that names no hour still has the default one, once a day.
+    "SyncSchedule": "rate(1 minute)",
 }
 """Who we are at the stand-in, and waits that a person can watch."""
 
@@ -120,6 +127,8 @@ class Local:
     cloudzero_api_url: str
     cloudzero: CloudZeroStandIn | None
     """None when another server takes its place."""
+    servicenow: ServiceNowStandIn
+    backstage: BackstageStandIn
 
     @property
     def drops_bucket(self) -> str:
@@ -137,6 +146,8 @@ class Local:
             "infracost": self.infracost_api_url,
             "cloudzero": self.cloudzero_api_url,
             "telemetry_queue_url": self.stack.outputs["TelemetryQueueUrl"],
+            "servicenow": self.servicenow.api_url,
+            "backstage": self.backstage.api_url,
         }
 
 
@@ -145,6 +156,7 @@ def serving(settings: Settings, parameters: Mapping[str, str] | None = None) -> 
     """Start everything, yield it, and stop everything, whatever happens; *parameters* go over the local defaults."""
     token = settings.infracost_api_token or secrets.token_urlsafe(24)
     key = settings.cloudzero_api_key or secrets.token_urlsafe(24)
+    password, backstage_token = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
     with ExitStack() as running:
         infracost, infracost_url = None, settings.infracost_api_url
         if not infracost_url:
@@ -159,31 +171,43 @@ def serving(settings: Settings, parameters: Mapping[str, str] | None = None) -> 
                 CloudZeroStandIn(speaks, keys=[key], connections=CONNECTIONS, port=settings.port(2))
             )
             cloudzero_url = cloudzero.api_url
+        servicenow = running.enter_context(
+            ServiceNowStandIn(users={SERVICENOW_USER: password}, tokens=(), port=settings.port(3))
+        )
+        backstage = running.enter_context(BackstageStandIn(tokens=(backstage_token,), port=settings.port(4)))
         vendors = {
             "InfracostApiUrl": infracost_url,
             "CloudZeroApiUrl": cloudzero_url,
             "CloudZeroContract": settings.cloudzero_contract,
         }
         stack = running.enter_context(Stack.start(PARAMETERS | vendors | dict(parameters or {}), port=settings.port(0)))
-        for name, value in ((INFRACOST_SECRET, token), (CLOUDZERO_SECRET, key)):
+        user = json.dumps({"username": SERVICENOW_USER, "password": password})
+        kept = {
+            INFRACOST_SECRET: token,
+            CLOUDZERO_SECRET: key,
+            SERVICENOW_SECRET: user,
+            BACKSTAGE_SECRET: backstage_token,
+        }
+        for name, value in kept.items():
             stack.client("secretsmanager").create_secret(Name=name, SecretString=value)
-        local = Local(stack, infracost_url, infracost, cloudzero_url, cloudzero)
-        _put_config(local, settings.relay_config)
+        local = Local(stack, infracost_url, infracost, cloudzero_url, cloudzero, servicenow, backstage)
+        put_config(local, settings.relay_config.read_bytes(), settings.relay_config.name)
         yield local
 
 
-def _put_config(local: Local, path: Path) -> None:
-    """Drop the relay.yaml, and wait until it was checked: what is dropped next must already be read under it."""
+def put_config(local: Local, text: bytes, name: str) -> None:
+    """Drop a relay.yaml, and wait until it was checked: what is dropped next must already be read under it."""
     s3 = local.stack.client("s3")
-    s3.put_object(Bucket=local.drops_bucket, Key="config/relay.yaml", Body=path.read_bytes())
+    version = s3.put_object(Bucket=local.drops_bucket, Key="config/relay.yaml", Body=text)["VersionId"]
     deadline = time.monotonic() + CONFIG_S
     while time.monotonic() < deadline:
         for entry in s3.list_objects_v2(Bucket=local.drops_bucket, Prefix="receipts/config/").get("Contents", []):
             receipt = json.loads(s3.get_object(Bucket=local.drops_bucket, Key=entry["Key"])["Body"].read())
+            if receipt["source"]["version"] != version or receipt["outcome"] == "pending":
+                continue
             if receipt["outcome"] == "rejected":
-                print(f"local: {path.name} is refused, defaults serve: {receipt['reason']}", file=sys.stderr)
-            if receipt["outcome"] != "pending":
-                return
+                print(f"local: {name} is refused, defaults serve: {receipt['reason']}", file=sys.stderr)
+            return
         time.sleep(0.1)
     raise StackError(
         f"config/relay.yaml was not checked within {CONFIG_S:.0f} s: {local.stack.logs('ConfigCheckFunction')[-1000:]}"

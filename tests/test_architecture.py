@@ -67,6 +67,7 @@ ALLOWED_OUTSIDE: dict[str, dict[str, str]] = {
         "msgspec": "what a body made ahead says",
         "typing_extensions": "override, until 3.12 is the oldest Python",
     },
+    "sources": {"pydantic": "what is asked for is checked", "jmespath": "how relay.yaml names a part of an answer"},
     "infracost": {"pydantic": "as above", "re2": "the engine that compiles a tag's expression at the vendor"},
     "formats": {"isal": "gzip is half of the reading time of a compressed sheet with the standard library"},
     "delivery": {"pydantic": "what is kept is checked"},

@@ -232,6 +232,22 @@ def test_the_records_of_applications_are_counted_every_few_minutes() -> None:
     assert PARAMETERS[named(rule["ScheduleExpression"])]["Default"] == "rate(5 minutes)"
 
 
+def test_whatever_reads_sources_of_truth_is_woken_by_the_hour_and_told_which_hour_is_theirs() -> None:
+    rule = of_type("AWS::Events::Rule")["SyncTick"]
+    reading = {queue_of(name)[0] for name in FUNCTIONS if "SYNC_HOUR_UTC" in variables(name)}
+    assert {named(target["Arn"]) for target in rule["Targets"]} == reading
+    assert PARAMETERS[named(rule["ScheduleExpression"])]["Default"] == "cron(0 * * * ? *)"
+    hour = PARAMETERS["SyncHourUtc"]
+    assert (hour["MinValue"], hour["Default"], hour["MaxValue"]) == (0, 3, 23)
+
+
+def test_a_function_that_prepares_for_itself_sends_to_its_own_queue() -> None:
+    """A tick becomes a message for each source of truth that is due: one that waits holds up none of the others."""
+    for name in FUNCTIONS:
+        if "SYNC_HOUR_UTC" in variables(name):
+            assert named(variables(name)["PREPARE_QUEUE_URL"]) == queue_of(name)[0]
+
+
 def test_a_queue_that_the_bucket_notifies_takes_its_messages_before_the_bucket_is_made() -> None:
     notified = {named(found["Queue"]) for found in notifications()}
     assert notified
@@ -349,8 +365,8 @@ def test_no_function_can_trigger_us_by_what_it_writes() -> None:
                 assert not [p for p in prefixes if written.startswith(p) or p.startswith(written)], (name, written)
 
 
-def test_nothing_is_deleted_but_what_one_function_of_ours_has_put_into_the_inbox_for_another() -> None:
-    """Row 28: the inbox is below state/, where nothing starts a function, and what was dropped is never deleted."""
+def test_nothing_is_deleted_but_what_functions_of_ours_have_put_below_state() -> None:
+    """Row 28: nothing below state/ starts a function, and what was dropped is never deleted."""
 
     def may(action: str) -> set[tuple[str, str]]:
         return {
@@ -362,21 +378,32 @@ def test_nothing_is_deleted_but_what_one_function_of_ours_has_put_into_the_inbox
         }
 
     inbox = f"${{DropsBucket.Arn}}/{INBOX}*"
-    assert may("s3:DeleteObject") == {("TelemetryPrepareFunction", inbox)}
+    applied = {f"${{DropsBucket.Arn}}/state/{kind}/*" for kind in ("tagging-policies", "custom-properties")}
+    assert may("s3:DeleteObject") == {
+        ("TelemetryPrepareFunction", inbox),
+        *(("InfracostDeliverFunction", state) for state in applied),
+    }
     assert may("s3:DeleteObjectVersion") == set()
+    assert {name for name, written in may("s3:PutObject") if written in applied} == {"InfracostDeliverFunction"}
     assert {written for name, written in may("s3:PutObject") if name == COLLECT} == {inbox}
-    assert not [prefix for prefix in trigger_prefixes() if INBOX.startswith(prefix)]
+    assert not [prefix for prefix in trigger_prefixes() if "state/".startswith(prefix) or prefix.startswith("state/")]
 
 
-def test_only_functions_that_deliver_can_read_a_credential_and_each_its_own_vendors() -> None:
+def test_a_vendors_credential_is_read_by_what_delivers_to_it_and_a_sources_by_what_reads_sources() -> None:
     readers = {
-        FUNCTIONS[name]["CodeUri"].removeprefix("functions/"): statement["Resource"]["Fn::Sub"].partition(":secret:")[2]
+        (FUNCTIONS[name]["CodeUri"].removeprefix("functions/"), resource["Fn::Sub"].partition(":secret:")[2])
         for name in FUNCTIONS
         for statement in statements(name)
         if any(action.startswith("secretsmanager:") for action in as_list(statement["Action"]))
+        for resource in as_list(statement["Resource"])
     }
     # Secrets Manager ends an ARN with a hyphen and six characters of its own.
-    assert readers == {"infracost_deliver": "infracost/*", "cloudzero_deliver": "cloudzero-??????"}
+    assert readers == {
+        ("infracost_deliver", "infracost/*"),
+        ("cloudzero_deliver", "cloudzero-??????"),
+        ("tagging_policy_prepare", "sources/*"),
+        ("custom_properties_prepare", "sources/*"),
+    }
 
 
 def test_what_people_drop_is_read_by_the_function_that_is_told_of_it_and_by_no_other() -> None:
@@ -456,14 +483,17 @@ def test_silence_rings_after_a_week_at_most() -> None:
     assert 1 <= days["Default"] <= 7
 
 
+READS_SOURCES = ("tagging-policy-prepare", "custom-properties-prepare")
+"""To what they count, a source of truth is a vendor."""
 NEEDS_A_PERSON = {
-    "CredentialRefused": {"infracost-deliver", "cloudzero-deliver"},
-    "VendorTrouble": {"infracost-deliver", "cloudzero-deliver"},
-    "DeliveryHeld": {"price-book-prepare", "billing-drop-prepare", "cloudzero-deliver"},
-    "DeliveryFailed": {"infracost-deliver", "cloudzero-deliver"},
+    "CredentialRefused": {"infracost-deliver", "cloudzero-deliver", *READS_SOURCES},
+    "VendorTrouble": {"infracost-deliver", "cloudzero-deliver", *READS_SOURCES},
+    "DeliveryHeld": {"price-book-prepare", "billing-drop-prepare", "infracost-deliver", "cloudzero-deliver"},
+    # What a schedule reads nobody has dropped: nobody looks for its receipt.
+    "DeliveryFailed": {"infracost-deliver", "cloudzero-deliver", *READS_SOURCES},
     "Quarantined": {
         *("price-book-prepare", "billing-drop-prepare", "telemetry-prepare", "config-check", "release"),
-        *("infracost-deliver", "cloudzero-deliver"),
+        *("infracost-deliver", "cloudzero-deliver", *READS_SOURCES),
     },
 }
 """The services that count each metric."""

@@ -342,11 +342,15 @@ def test_nothing_that_we_write_starts_us_again(cloud: Lambdas, template: dict[st
     assert sorted(watched) == [
         "config/",
         "incoming/billing/",
+        "incoming/custom-properties/",
         "incoming/price-books/",
         "incoming/release/",
+        "incoming/tagging-policies/",
         "incoming/telemetry/",
         "plan/billing/",
+        "plan/custom-properties/",
         "plan/price-books/",
+        "plan/tagging-policies/",
         "plan/telemetry/",
     ]
     cloud.send(PREPARE, cloud.put(f"{FOLDER}some_bad.csv", aws_sheet(300, bad=2)))
@@ -382,7 +386,7 @@ def test_every_dead_letter_queue_has_an_alarm_on_depth_and_one_on_age(template: 
         for found in template.values()
         if found["Type"] == "AWS::SQS::Queue" and "RedrivePolicy" in found["Properties"]
     }
-    assert len(dead) == 8
+    assert len(dead) == 10
     for queue in dead:
         watching = {
             alarm["MetricName"]: alarm

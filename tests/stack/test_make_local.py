@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 PROC = Path("/proc")
 STOP_S = 10.0
 KEYS = ["aws", "region", "access_key", "secret_key", "drops_bucket", "infracost", "cloudzero", "telemetry_queue_url"]
+KEYS += ["servicenow", "backstage"]
 OURS = ("AWS_", "INFRACOST_", "CLOUDZERO_", "RELAY_", "MAKE")
 """How the names of variables begin that would reach into what is started."""
 

@@ -29,8 +29,14 @@ CALLER = """
 """
 INFRACOST = "infracost/default"
 CLOUDZERO = "cloudzero"
+SOURCE = "sources/made-up"
 DELIVERY = "d1"
 RECORDS = "incoming/telemetry/metric/s/replace/"
+SYNCS = [
+    ("TaggingPolicyPrepare", "tagging-policies", "custom-properties"),
+    ("CustomPropertiesPrepare", "custom-properties", "tagging-policies"),
+]
+"""Each function that reads sources of truth: the kind that it prepares, and the one that it does not."""
 
 
 def secret(name: str) -> dict[str, Any]:
@@ -54,9 +60,13 @@ def there(stack: Stack) -> Iterator[None]:
     drops, spool = stack.outputs["DropsBucket"], stack.outputs["SpoolBucket"]
     kept = [
         (drops, "state/billing/made-up.json"),
+        (drops, "state/tagging-policies/made-up.json"),
+        (drops, "state/custom-properties/made-up.csv"),
         (spool, "billing/made-up"),
         (spool, "price-books/made-up"),
         (spool, "telemetry/made-up"),
+        (spool, "tagging-policies/made-up"),
+        (spool, "custom-properties/made-up"),
     ]
     for bucket, key in kept:
         stack.client("s3").put_object(Bucket=bucket, Key=key, Body=b"")
@@ -68,7 +78,12 @@ def there(stack: Stack) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("deliver", "prepare", "own", "other"),
     [
-        ("InfracostDeliver", ["PriceBookPrepare"], INFRACOST, CLOUDZERO),
+        (
+            "InfracostDeliver",
+            ["PriceBookPrepare", "TaggingPolicyPrepare", "CustomPropertiesPrepare"],
+            INFRACOST,
+            CLOUDZERO,
+        ),
         ("CloudZeroDeliver", ["BillingDropPrepare", "TelemetryPrepare", "TelemetryCollect"], CLOUDZERO, INFRACOST),
     ],
 )
@@ -83,6 +98,20 @@ def test_only_the_function_that_delivers_can_read_the_vendors_credential(
             refusal = reading(secret(own))
         assert refusal.startswith("AccessDenied")
         assert stack.resources[f"{name}Role"] in refusal
+
+
+def test_the_credential_of_a_source_of_truth_is_read_by_what_reads_sources_and_by_nothing_else(stack: Stack) -> None:
+    stack.client("secretsmanager").create_secret(Name=SOURCE, SecretString="made-up")
+    try:
+        for name, *_ in SYNCS:
+            with probe(stack, CALLER, role_of=f"{name}Function") as prepare:
+                assert prepare(secret(SOURCE)) == "allowed"
+                assert prepare(secret(CLOUDZERO)).startswith("AccessDenied")
+        for name in ("PriceBookPrepare", "BillingDropPrepare", "InfracostDeliver", "CloudZeroDeliver", "Release"):
+            with probe(stack, CALLER, role_of=f"{name}Function") as stranger:
+                assert stranger(secret(SOURCE)).startswith("AccessDenied"), name
+    finally:
+        stack.client("secretsmanager").delete_secret(SecretId=SOURCE, ForceDeleteWithoutRecovery=True)
 
 
 def test_the_credential_of_cloudzero_opens_by_its_exact_name_only(stack: Stack) -> None:
@@ -173,6 +202,62 @@ def test_what_prepares_telemetry_reads_that_only_and_removes_nothing_but_what_it
 
 
 @pytest.mark.usefixtures("there")
+@pytest.mark.parametrize(("function", "kind", "other"), SYNCS)
+def test_what_reads_sources_of_truth_reads_drops_of_its_kind_only_and_no_state(
+    stack: Stack, function: str, kind: str, other: str
+) -> None:
+    """What was last applied is the business of what delivers: what prepares could forge it."""
+    drops, spool = stack.outputs["DropsBucket"], stack.outputs["SpoolBucket"]
+    with probe(stack, CALLER, role_of=f"{function}Function") as prepare:
+        # Allowed to look, so that what is gone is known to be gone.
+        for top in ("incoming", "plan"):
+            assert prepare(s3("get_object", drops, f"{top}/{kind}/made-up.csv")).startswith("NoSuchKey")
+        assert prepare(s3("put_object", spool, f"{kind}/made-up", Body="")) == "allowed"
+        for refused in (
+            s3("get_object", drops, f"incoming/{other}/made-up.csv"),
+            s3("get_object", drops, "incoming/price-books/aws/made-up.csv"),
+            s3("get_object", drops, f"incoming/release/{DELIVERY}.json"),
+            s3("get_object", drops, f"state/{kind}/made-up.json"),
+            s3("put_object", drops, f"state/{kind}/made-up.json", Body=""),
+            s3("put_object", drops, f"receipts/{other}/made-up.json", Body=""),
+            s3("get_object", spool, f"{kind}/made-up"),
+            s3("put_object", spool, f"{other}/made-up", Body=""),
+            s3("delete_object", drops, f"incoming/{kind}/made-up.csv"),
+        ):
+            assert prepare(refused).startswith("AccessDenied"), refused
+
+
+@pytest.mark.usefixtures("there")
+def test_what_delivers_to_infracost_keeps_what_was_applied_and_never_reads_what_was_dropped(stack: Stack) -> None:
+    drops, spool = stack.outputs["DropsBucket"], stack.outputs["SpoolBucket"]
+    with probe(stack, CALLER, role_of="InfracostDeliverFunction") as deliver:
+        for kind in ("price-books", "tagging-policies", "custom-properties"):
+            assert deliver(s3("get_object", spool, f"{kind}/made-up")) == "allowed"
+        for state in ("state/tagging-policies/made-up.json", "state/custom-properties/made-up.csv"):
+            for method, more in (("get_object", {}), ("put_object", {"Body": ""}), ("delete_object", {})):
+                assert deliver(s3(method, drops, state, **more)) == "allowed", (method, state)
+            # Allowed to look, so that what was never applied is known to be so.
+            assert deliver(s3("get_object", drops, state)).startswith("NoSuchKey")
+        for refused in (
+            *(
+                s3("get_object", drops, f"{top}/{kind}/made-up.csv")
+                for top in ("incoming", "plan")
+                for kind in ("price-books", "tagging-policies", "custom-properties")
+            ),
+            s3("get_object", drops, "config/relay.yaml"),
+            s3("get_object", drops, "state/billing/made-up.json"),
+            s3("put_object", drops, "state/billing/made-up.json", Body=""),
+            s3("delete_object", drops, "state/billing/made-up.json"),
+            s3("delete_object", drops, "receipts/tagging-policies/made-up.json"),
+            s3("put_object", drops, "rejected/made-up.csv", Body=""),
+            s3("get_object", spool, "billing/made-up"),
+            s3("put_object", spool, "tagging-policies/made-up", Body=""),
+            s3("delete_object", spool, "custom-properties/made-up"),
+        ):
+            assert deliver(refused).startswith("AccessDenied"), refused
+
+
+@pytest.mark.usefixtures("there")
 def test_what_collects_records_writes_into_the_inbox_and_can_do_nothing_else(stack: Stack) -> None:
     """Whoever sends records reaches a function that could tell nobody anything, and change nothing but the inbox."""
     drops, spool = stack.outputs["DropsBucket"], stack.outputs["SpoolBucket"]
@@ -205,6 +290,9 @@ def test_what_takes_decisions_reads_decisions_only(stack: Stack) -> None:
             s3("put_object", spool, "billing/made-up", Body=""),
             s3("get_object", drops, f"{RECORDS}made-up.csv"),
             s3("get_object", spool, "telemetry/made-up"),
+            s3("get_object", drops, "incoming/tagging-policies/p/made-up.csv"),
+            s3("get_object", drops, "state/tagging-policies/made-up.json"),
+            s3("get_object", spool, "custom-properties/made-up"),
         ):
             assert release(refused).startswith("AccessDenied"), refused
 
@@ -217,6 +305,11 @@ def test_what_takes_decisions_reads_decisions_only(stack: Stack) -> None:
         ("TelemetryPrepare", "CloudZeroDeliverQueue", "BillingDropPrepareQueue"),
         ("CloudZeroDeliver", "TelemetryPrepareQueue", "TelemetryQueue"),
         ("Release", "CloudZeroDeliverQueue", "BillingDropPrepareQueue"),
+        ("Release", "InfracostDeliverQueue", "TaggingPolicyPrepareQueue"),
+        ("TaggingPolicyPrepare", "InfracostDeliverQueue", "CustomPropertiesPrepareQueue"),
+        ("TaggingPolicyPrepare", "TaggingPolicyPrepareQueue", "CloudZeroDeliverQueue"),
+        ("CustomPropertiesPrepare", "InfracostDeliverQueue", "TaggingPolicyPrepareQueue"),
+        ("CustomPropertiesPrepare", "CustomPropertiesPrepareQueue", "CloudZeroDeliverQueue"),
     ],
 )
 def test_a_function_hands_over_to_the_queue_that_it_is_told_and_to_no_other(
@@ -235,6 +328,9 @@ WRITING = [
     "BillingDropPrepare",
     "TelemetryPrepare",
     "TelemetryCollect",
+    "TaggingPolicyPrepare",
+    "CustomPropertiesPrepare",
+    "InfracostDeliver",
     "CloudZeroDeliver",
     "Release",
 ]
@@ -245,6 +341,10 @@ WATCHED = [
     "plan/billing/c/2026-02/made-up.csv",
     "incoming/telemetry/metric/s/replace/made-up.csv",
     "plan/telemetry/metric/s/replace/made-up.csv",
+    "incoming/tagging-policies/p/made-up.csv",
+    "plan/tagging-policies/p/made-up.csv",
+    "incoming/custom-properties/made-up.csv",
+    "plan/custom-properties/made-up.csv",
     "config/relay.yaml",
 ]
 

@@ -8,7 +8,8 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from local.demo import final_receipt, wait_until, waiting
+from local.demo import waiting
+from local.showing import final_receipt, wait_until
 
 if TYPE_CHECKING:
     from local.serve import Local

@@ -25,6 +25,7 @@ from finops_relay.jobs.release import release
 from finops_relay.jobs.syncing.preparing import Around, Reader
 from finops_relay.jobs.tagging_policies import deliver as tags_deliver
 from finops_relay.jobs.tagging_policies import prepare as tags_prepare
+from finops_relay.jobs.tagging_policies.remembered import KIND as TAGGING_POLICIES
 from finops_relay.sources import advice
 from finops_relay.sources.backstage import Backstage
 from finops_relay.sources.http_json import HttpJson
@@ -119,8 +120,8 @@ class Syncs(World):
         ports = ports or self.ports
         delivery = ports.ledger.delivery(delivery_id)
         assert delivery is not None
-        job = tags_deliver if delivery.kind == tags_prepare.KIND else properties_deliver
-        return job.deliver(delivery, ports, vendor or self.client, self.waits)
+        job = tags_deliver.deliver if delivery.kind == TAGGING_POLICIES else properties_deliver.deliver
+        return job(delivery, ports, vendor or self.client, self.waits)
 
     # --- whole lives --------------------------------------------------------------------------------------------------
 

@@ -53,6 +53,27 @@ def test_what_is_set_is_read_and_the_rest_has_defaults() -> None:
     assert (settings.prepare_queue_url, settings.read_back_end_s) == ("", 3600)
 
 
+@pytest.mark.parametrize(("said", "meant"), [("0", 0), ("23", 23), (None, 3)])
+def test_sources_are_read_at_an_hour_of_the_day_and_by_night_unless_another_is_named(
+    said: str | None, meant: int
+) -> None:
+    told = {} if said is None else {"SYNC_HOUR_UTC": said}
+    assert Settings.read({**NEEDED, **told}).sync_hour_utc == meant
+
+
+@pytest.mark.parametrize("said", ["24", "-1", "3.5", "03:00", ""])
+def test_what_is_no_hour_of_the_day_is_named(said: str) -> None:
+    with pytest.raises(ValidationError, match="sync_hour_utc"):
+        Settings.read({**NEEDED, "SYNC_HOUR_UTC": said})
+
+
+def test_what_releases_is_told_of_the_queues_of_both_vendors() -> None:
+    told = {"DELIVER_QUEUE_URL": "c", "INFRACOST_DELIVER_QUEUE_URL": "i"}
+    settings = Settings.read({**NEEDED, **told})
+    assert (settings.deliver_queue_url, settings.infracost_deliver_queue_url) == ("c", "i")
+    assert Settings.read(NEEDED).infracost_deliver_queue_url == ""
+
+
 @pytest.mark.parametrize(("said", "meant"), [("true", True), ("false", False)])
 def test_a_flag_is_read_as_the_template_writes_it(said: str, meant: bool) -> None:  # noqa: FBT001 -- a test's parameter
     assert Settings.read({**NEEDED, "CLOUDZERO_BEARER": said}).cloudzero_bearer is meant

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from aws_lambda_powertools.utilities.parameters import SecretsProvider
@@ -22,11 +24,12 @@ DENIED = frozenset({"AccessDeniedException", "DecryptionFailure"})
 """The secret is there and we may not read it: there is no token, and the next name must not stand in for it."""
 
 
-def token_source(client: SecretsManagerClient, *names: str) -> TokenSource:
+def token_source(client: SecretsManagerClient, *names: str, basic: bool = False) -> TokenSource:
     """Return a source that reads the first of *names* that exists.
 
-    A secret is the token itself, or JSON with it under ``token``.
+    A secret is the token itself, or JSON with it under ``token``; if *basic*, JSON with ``username`` and ``password``.
     """
+    token_of = _basic_token if basic else _token
     provider = SecretsProvider(boto3_client=client)
 
     def read(fresh: bool) -> SecretStr | None:  # noqa: FBT001 -- TokenSource is called by position
@@ -40,7 +43,7 @@ def token_source(client: SecretsManagerClient, *names: str) -> TokenSource:
                 if code in DENIED:
                     return None
                 raise
-            if token := _token(text or ""):
+            if token := token_of(text or ""):
                 return SecretStr(token)
         return None
 
@@ -55,12 +58,37 @@ def _code(error: GetParameterError) -> str:
 
 def _token(held: str | bytes | dict[str, object]) -> str:
     """Return the token that a secret holds, as text or as bytes; empty when it holds none."""
-    text = held.decode("utf-8", "replace") if isinstance(held, bytes) else str(held)
-    text = text.strip()
+    text = _text(held)
     if not text.startswith("{"):
         return text
-    try:
-        found = json.loads(text).get("token", "")
-    except (ValueError, RecursionError):
-        return ""
+    found = _members(text).get("token", "")
     return found.strip() if isinstance(found, str) else ""
+
+
+def _basic_token(held: str | bytes | dict[str, object]) -> str:
+    """Return ``username:password`` in base64; empty when a secret does not hold both, or holds what cannot be sent so.
+
+    RFC 7617: a colon would end the name, and neither may hold control characters.
+    """
+    members = _members(_text(held))
+    name, password = members.get("username"), members.get("password")
+    if not (isinstance(name, str) and name and isinstance(password, str) and password):
+        return ""
+    if ":" in name or not (name + password).isprintable():
+        return ""
+    return base64.b64encode(f"{name}:{password}".encode()).decode()
+
+
+def _text(held: str | bytes | dict[str, object]) -> str:
+    """Return a secret as text, without the white space around it."""
+    text = held.decode("utf-8", "replace") if isinstance(held, bytes) else str(held)
+    return text.strip()
+
+
+def _members(text: str) -> Mapping[str, object]:
+    """Return the members of a JSON object; none when *text* is something else."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -26,13 +26,18 @@ class Settings(BaseModel):
     """The function's own queue."""
     deliver_queue_url: str = ""
     """The vendor's FIFO queue, for a function that prepares or releases."""
+    infracost_deliver_queue_url: str = ""
+    """Infracost's, for the function that releases what is held for both vendors; the one above is CloudZero's."""
     prepare_queue_url: str = ""
-    """The queue of the function that prepares, for one that delivers and asks it to write the rejected rows."""
+    """The queue of the function that prepares, for one that delivers and asks it to write the rejected rows; its own,
+    for one that prepares and sends itself a message for each source of truth that is due."""
     telemetry_prepare_queue_url: str = ""
     """Likewise, of the one that prepares telemetry."""
     retry_first_s: float = 30.0
     retry_cap_s: float = 900.0
     folder_wait_s: float = 86_400.0
+    sync_hour_utc: int = Field(default=3, ge=0, le=23)
+    """Hour of the day, UTC, at which a source of truth is read unless relay.yaml names another: off-peak."""
     poll_first_s: float = 10.0
     poll_cap_s: float = 300.0
     poll_end_s: float = 86_400.0

@@ -39,6 +39,9 @@ Advice = Callable[[Call], str]
 REQUEST_ID_HEADERS = ("x-request-id", "x-amzn-requestid", "x-amz-request-id", "request-id", "cf-ray")
 MAX_ANSWER_BYTES = 32_000_000
 """An answer beyond this is not read unless a call asks for more: memory is not the vendor's to fill."""
+HEADERS = ("link", "x-total-count")
+"""What an answer keeps of its headers: ways to the next page."""
+MAX_HEADER_CHARS = 8_000
 MAX_ERROR_BYTES = 200_000
 """Of an error's body that are looked at: more than `redact` looks at, which must see where it cuts."""
 SEEN_FOR_HTML = 1_000
@@ -60,6 +63,8 @@ class Answer:
     call: Call
     secrets: tuple[str, ...] = field(default=(), repr=False, compare=False)
     """What must not be quoted from the body."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """Those of `HEADERS` that came, each cut to `MAX_HEADER_CHARS`; their addresses may hold what is secret."""
 
     def json(self) -> Any:  # noqa: ANN401 -- JSON; a pydantic model checks it right after
         """Return the parsed body, fractions as Decimal to the last digit. Raises AnswerNotUnderstood.
@@ -136,7 +141,8 @@ def answer_of(response: httpx.Response, terms: Terms) -> Answer:
         if "html" in response.headers.get("content-type", "").lower() or body[:SEEN_FOR_HTML].lstrip()[:1] == b"<":
             msg = "the answer is a page of HTML: something on the way answered instead of the vendor"
             raise AnswerNotUnderstood(msg, facts)
-        return Answer(response.status_code, body, request_id, facts, terms.secrets)
+        headers = {name: response.headers[name][:MAX_HEADER_CHARS] for name in HEADERS if name in response.headers}
+        return Answer(response.status_code, body, request_id, facts, terms.secrets, headers)
     raise _error(response, body, facts, terms)
 
 

@@ -307,7 +307,7 @@ class HttpClient:
         if not (token.isascii() and token.isprintable()) or " " in token:  # httpx would quote it in its complaint
             msg = f"the secret {self.auth.kept_in!r} holds more than a token (spaces, line ends or other characters)"
             raise CredentialRefused(msg, asked.call)
-        headers = {**asked.headers, **asked.headers_of(former), "authorization": self.auth.header(token)}
+        headers = {**asked.headers, **asked.headers_of(former), **self.auth.headers(token)}
         try:
             request = self.wire.build_request(
                 asked.method, asked.url, params=asked.params, content=asked.content, headers=headers
@@ -316,7 +316,8 @@ class HttpClient:
             msg = "the address of the API is none, or too long with these ids; nothing was sent"
             raise RequestRefused(msg, asked.call) from None
         request.extensions[ONE_SHOT] = not asked.safe
-        terms = Terms(asked.call, self._deadline(whole=True), (token, *asked.secrets), asked.at_most_bytes, self.advice)
+        secrets = (*self.auth.secrets(token), *asked.secrets)
+        terms = Terms(asked.call, self._deadline(whole=True), secrets, asked.at_most_bytes, self.advice)
         return self._exchange(request, terms)
 
     def _exchange(self, request: httpx.Request, terms: Terms) -> Answer:

@@ -1,0 +1,1 @@
+"""Clients of sources of truth, which are only ever read; `asks` and `expressions` load no HTTP."""
