@@ -98,8 +98,8 @@ class Syncs(World):
 
     def prepare(self, source: ObjectVersion, ports: Ports | None = None) -> Delivery | None:
         """Run the preparing job of the folder once."""
-        job = tags_prepare if "/tagging-policies/" in source.key else properties_prepare
-        return job.prepare(source, self.around(ports))
+        job = tags_prepare.prepare if "/tagging-policies/" in source.key else properties_prepare.prepare
+        return job(source, self.around(ports))
 
     def tick(self, when: datetime, ports: Ports | None = None) -> list[Delivery]:
         """Let the schedule fire, as both functions hear it; return the runs that were sent on."""

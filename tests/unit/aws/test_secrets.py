@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -88,6 +89,38 @@ def test_a_token_is_kept_until_it_is_asked_for_afresh(manager: SecretsManagerCli
     assert value(fresh=False) == "old"
     assert value(fresh=True) == "new"
     assert value(fresh=False) == "new"
+
+
+@pytest.mark.parametrize(
+    ("held", "login"),
+    [
+        ({"username": "relay", "password": "p"}, "relay:p"),
+        ({"username": "relay", "password": " p:ß ", "engine": "mysql"}, "relay: p:ß "),
+        ({"username": "relay"}, None),
+        ({"password": "p"}, None),
+        ({"username": "", "password": "p"}, None),
+        ({"username": "relay", "password": ""}, None),
+        ({"username": "re:lay", "password": "p"}, None),
+        ({"username": "relay", "password": "p\n"}, None),
+        ({"username": "relay", "password": "\ud800"}, None),
+        ({"username": "relay", "password": 7}, None),
+        ({"token": "relay:p"}, None),
+        (["username", "password"], None),
+        ("relay:p", None),
+    ],
+)
+def test_a_user_is_read_as_what_basic_authentication_sends(
+    manager: SecretsManagerClient, held: object, login: str | None
+) -> None:
+    manager.create_secret(Name="servicenow", SecretString=json.dumps(held))
+    found = token_source(manager, "servicenow", basic=True)(False)  # noqa: FBT003 -- called by position
+    said = base64.b64decode(found.get_secret_value(), validate=True).decode() if found else None
+    assert said == login
+
+
+def test_a_user_is_no_token(manager: SecretsManagerClient) -> None:
+    manager.create_secret(Name=NAMES[0], SecretString=json.dumps({"username": "relay", "password": "p"}))
+    assert read(manager) is None
 
 
 class Refusing:

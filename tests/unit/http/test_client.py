@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import ssl
@@ -44,7 +45,7 @@ from finops_relay.errors import (
     VendorUnreachable,
 )
 from finops_relay.http.answers import MAX_ANSWER_BYTES
-from finops_relay.http.auth import Credential
+from finops_relay.http.auth import Credential, basic
 from finops_relay.http.client import CallRecord, HttpClient, Timeouts
 from finops_relay.http.retry import RetryPolicy
 from finops_relay.http.wire import new_wire
@@ -58,6 +59,8 @@ TOKEN = "tok/en+with=all~kinds.of_letters-0123456789"
 BASE = "https://vendor.example/v1"
 FAST = Timeouts(connect_s=1, read_s=1, total_s=2)
 ONE_TRY = RetryPolicy(attempts=1)
+PASSWORD = "paß word:1"
+USER = basic(lambda _: SecretStr(base64.b64encode(f"relay:{PASSWORD}".encode()).decode()), "servicenow")
 
 
 @dataclass
@@ -117,11 +120,10 @@ def caller(
     WIRES.append(httpx.Client(transport=transport) if transport else new_wire())
     client = HttpClient(
         base_url=base_url,
-        auth=Credential(token, "vendor/token"),
         sleep=slept.append,
         on_call=told.append,
         wire=WIRES[-1],
-        **{"timeouts": FAST, **more},
+        **{"auth": Credential(token, "vendor/token"), "timeouts": FAST, **more},
     )
     return Caller(client, slept, told, reads)
 
@@ -545,6 +547,37 @@ def test_a_secret_that_cannot_be_a_token_is_never_sent_nor_shown(held: str) -> N
     assert vendor.seen == []
 
 
+def test_a_user_and_a_password_are_sent_as_one_token() -> None:
+    vendor = one_answer(200, "{}")
+    caller(vendor, auth=USER).client.request("GET", "/things", safe=True)
+    assert vendor.seen[0].headers["authorization"] == "Basic cmVsYXk6cGHDnyB3b3JkOjE="
+
+
+def test_a_missing_user_is_asked_for_in_the_form_that_is_read() -> None:
+    made = caller(one_answer(200), auth=basic(lambda _: None, "servicenow"))
+    with pytest.raises(CredentialRefused, match=r"'servicenow'.*\{\"username\": \"…\", \"password\": \"…\"\}"):
+        made.client.request("GET", "/things", safe=True)
+
+
+# --- what an answer keeps of its headers ---------------------------------------------------------------------------
+
+
+def test_an_answer_keeps_the_ways_to_the_next_page_and_no_other_header() -> None:
+    vendor = one_answer(200, "{}", Link="</a>; rel=next", X_Total_Count="7", Set_Cookie="session=s3cr3t")
+    answer = caller(vendor).client.request("GET", "/things", safe=True)
+    assert answer.headers == {"link": "</a>; rel=next", "x-total-count": "7"}
+    assert "rel=next" not in repr(answer)
+    assert caller(one_answer(200, "{}")).client.request("GET", "/things", safe=True).headers == {}
+
+
+def test_several_headers_of_one_name_are_one_and_a_long_one_is_cut() -> None:
+    links = [("Link", "</a>; rel=prev"), ("Link", "</b>; rel=next"), ("Link", "x" * 9_000)]
+    vendor = Vendor([httpx.Response(200, headers=links, content=b"{}")])
+    kept = caller(vendor).client.request("GET", "/things", safe=True).headers["link"]
+    assert kept.startswith("</a>; rel=prev, </b>; rel=next, xxx")
+    assert len(kept) == 8_000
+
+
 # --- no secret in anything that is read ----------------------------------------------------------------------------
 
 
@@ -581,6 +614,22 @@ def test_a_token_in_an_answer_that_is_not_understood_is_not_quoted(number: int) 
         answer.json()
     assert TOKEN not in str(caught.value)
     assert quote(TOKEN, safe="") not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", range(len(echoes(""))))
+@pytest.mark.parametrize(
+    "said", [PASSWORD, f"relay:{PASSWORD}", base64.b64encode(f"relay:{PASSWORD}".encode()).decode()]
+)
+def test_a_password_that_a_server_has_decoded_and_says_back_is_in_no_error(said: str, number: int) -> None:
+    error = fails(caller(one_answer(422, echoes(said)[number], X_Request_Id="id"), auth=USER).client)
+    answer = caller(one_answer(200, "no JSON: " + echoes(said)[number]), auth=USER).client.request(
+        "GET", "/", safe=True
+    )
+    with pytest.raises(AnswerNotUnderstood) as caught:
+        answer.json()
+    for text in (str(error), repr(error), error.call.detail, str(caught.value), repr(answer)):
+        for part in (said, PASSWORD, json.dumps(PASSWORD)[1:-1], quote(PASSWORD, safe="")):
+            assert part not in text
 
 
 def test_no_repr_shows_a_token_or_an_answers_body() -> None:

@@ -136,7 +136,7 @@ class OwnGuards(Strict):
     max_share_removed: Share | None = None
     max_number_removed: Annotated[int, Field(ge=0)] | None = None
     max_share_shrunk: Share | None = None
-    max_times_grown: Annotated[float, Field(ge=1)] | None = None
+    max_times_grown: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
     overrides: tuple[Override, ...] = ()
 
     def over(self, general: Guards) -> Guards:

@@ -43,9 +43,15 @@ Entity = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Backstage:
-    """A client for one catalog; it only reads, so that every call is safe to repeat."""
+    """A client for one catalog; it only reads, so that every call is safe to repeat.
+
+    Args:
+        http: the core, with the backend's address.
+        at_most: entities of one read.
+    """
 
     http: HttpClient
+    at_most: int = MAX_RECORDS
 
     def records(self, ask: CatalogAsk) -> Iterator[Record]:
         """Yield the entities that fit the filters, a page in memory at a time, each once.
@@ -54,7 +60,7 @@ class Backstage:
 
         Raises:
             AnswerNotUnderstood: fewer came than the catalog counted, for it changed while it was read, or it gives
-                more than 5,000,000.
+                more than `at_most`.
             VendorError: as for `pages`.
         """
         readers = {column: _reader(ask, column, Expression(text)) for column, text in ask.columns.items()}
@@ -66,8 +72,8 @@ class Backstage:
                     msg = "an item of the answer is no entity"
                     raise AnswerNotUnderstood(msg, answer.call)
                 came += 1
-                if came > MAX_RECORDS:
-                    msg = f"the catalog gives more than {MAX_RECORDS:,} entities: narrow the filters"
+                if came > self.at_most:
+                    msg = f"the catalog gives more than {self.at_most:,} entities: narrow the filters"
                     raise AnswerNotUnderstood(msg, answer.call)
                 name = _name(entity)
                 if name and name == former:  # some versions repeat an entity, which is counted by them too

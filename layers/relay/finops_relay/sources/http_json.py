@@ -22,15 +22,20 @@ class HttpJson:
     """A client for one source; it only reads, so that every call is safe to repeat.
 
     The further pages of a list are asked for on the source's own host, or not at all.
+
+    Args:
+        http: the core, with the source's address.
+        at_most: items of one read.
     """
 
     http: HttpClient
+    at_most: int = MAX_RECORDS
 
     def records(self, ask: JsonAsk) -> Iterator[Record]:
         """Yield the items, a page in memory at a time. Its iterator must come to its end: only then all is read.
 
         Raises:
-            AnswerNotUnderstood: an answer has no list where one is said to be, or there are more than 5,000,000 items.
+            AnswerNotUnderstood: an answer has no list where one is said to be, or there are more than `at_most` items.
             VendorError: as for `pages`.
         """
         readers = {column: Expression(text).of for column, text in ask.columns.items()}
@@ -46,8 +51,8 @@ class HttpJson:
                 raise AnswerNotUnderstood(msg, answer.call)
             for item in items:
                 number += 1
-                if number > MAX_RECORDS:
-                    msg = f"the list has more than {MAX_RECORDS:,} items"
+                if number > self.at_most:
+                    msg = f"the list has more than {self.at_most:,} items"
                     raise AnswerNotUnderstood(msg, answer.call)
                 yield record_of(number, f"item {number}", item, readers)
 

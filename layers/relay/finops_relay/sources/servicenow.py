@@ -23,8 +23,8 @@ from finops_relay.sources.records import MAX_RECORDS, Record, record_of
 
 TABLE = "/api/now/table/{table}"
 KEY = "sys_id"
-MAX_EMPTY_PAGES = 10_000
-"""In a row, each said to be followed by more: of 1,000 rows each, 10 million rows that the user may not read."""
+MAX_EMPTY_PAGES = 2_000
+"""In a row, each said to be followed by more: of 1,000 rows each, 2 million rows that the user may not read."""
 
 _KEY = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _HEX = re.compile(r"[0-9A-Fa-f]{32}")
@@ -57,14 +57,15 @@ class _Stretch:
     def narrower(self, looked_at: int) -> _Stretch:
         """Return where to look after a page without rows of a stretch that has more of them, hidden ones at least.
 
-        Half of the stretch: of a page that holds the whole of it nothing is missed. Only keys that cannot be halved
-        are gone past by their number, which a row that is deleted just then may shift.
+        Half of the stretch, until a page holds the whole of it: then nothing is missed. Only where keys cannot be
+        halved, or the instance ignores the upper bound, hidden rows are gone past by their number, which a row that is
+        deleted just then may shift.
         """
         if not self.skip and (not self.after or _HEX.fullmatch(self.after)):
             low, high = int(self.after or "0", 16), int(self.until or _LAST_HEX, 16)
             if high - low > 1:
                 return replace(self, until=f"{(low + high) // 2:032x}")
-        return replace(self, skip=self.skip + looked_at)
+        return _Stretch(self.after, skip=self.skip + looked_at)
 
     def beyond(self) -> _Stretch | None:
         """Return what remains after a stretch in which there is nothing more; None after the last."""
@@ -86,9 +87,15 @@ class _Page:
 
 @dataclass(frozen=True)
 class ServiceNow:
-    """A client for one instance; it only reads, so that every call is safe to repeat."""
+    """A client for one instance; it only reads, so that every call is safe to repeat.
+
+    Args:
+        http: the core, with the instance's address.
+        at_most: rows of one read.
+    """
 
     http: HttpClient
+    at_most: int = MAX_RECORDS
 
     def records(self, ask: TableAsk) -> Iterator[Record]:
         """Yield the rows of a table that its user may read, a page in memory at a time, each row once.
@@ -98,7 +105,7 @@ class ServiceNow:
 
         Raises:
             AnswerNotUnderstood: a page came in part (the transaction was cancelled), its rows do not follow those
-                before, a column's field is in none of them, or there are more than 5,000,000.
+                before, a column's field is in none of them, or there are more than `at_most`.
             VendorUnreachable: the invocation has no time left for another page.
             VendorError: as for `HttpClient.request`.
         """
@@ -110,8 +117,8 @@ class ServiceNow:
                 last = _key_above(last, row, page.call)
                 missing.difference_update(row)
                 number += 1
-                if number > MAX_RECORDS:
-                    msg = f"the table gives more than {MAX_RECORDS:,} rows: narrow the query"
+                if number > self.at_most:
+                    msg = f"the table gives more than {self.at_most:,} rows: narrow the query"
                     raise AnswerNotUnderstood(msg, page.call)
                 yield record_of(number, last, row, readers)
         if number and missing:

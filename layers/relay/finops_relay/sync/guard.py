@@ -9,6 +9,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
@@ -21,6 +22,7 @@ MAX_SHARE_REMOVED = 0.3
 """What octodns takes for safe too (docs, "MAX_SAFE_DELETE_PCENT")."""
 NAMED = 10
 """Lookalikes that a verdict names."""
+_A_DATE = "write a date such as 2026-12-31"
 
 
 class Guard(StrEnum):
@@ -56,17 +58,19 @@ class Override(BaseModel):
                 given = date.fromisoformat(given)
             except ValueError:
                 return given
-        if isinstance(given, date) and not isinstance(given, datetime):
+        if isinstance(given, date) and not isinstance(given, datetime) and given < date.max:
             return datetime.combine(given + timedelta(days=1), time(), UTC)
-        if isinstance(given, int | float):
-            msg = "write a date such as 2026-12-31"
-            raise ValueError(msg)  # noqa: TRY004 -- pydantic takes no TypeError
+        if isinstance(given, date | int | float) and not isinstance(given, datetime):
+            raise ValueError(_A_DATE)  # noqa: TRY004 -- pydantic takes no TypeError
         return given
 
     @field_validator("until")
     @classmethod
     def _aware(cls, until: datetime) -> datetime:
-        return until.replace(tzinfo=UTC) if until.tzinfo is None else until.astimezone(UTC)
+        try:
+            return until.replace(tzinfo=UTC) if until.tzinfo is None else until.astimezone(UTC)
+        except OverflowError:
+            raise ValueError(_A_DATE) from None
 
 
 class Guards(BaseModel):
@@ -79,7 +83,7 @@ class Guards(BaseModel):
     max_number_removed: int = Field(default=100, ge=0)
     max_share_shrunk: float = Field(default=MAX_SHARE_REMOVED, ge=0, le=1)
     """Of the rows that the source had when it was last applied."""
-    max_times_grown: float = Field(default=3.0, ge=1)
+    max_times_grown: float = Field(default=3.0, ge=1, allow_inf_nan=False)
     """Rows of the source, for each that it had when it was last applied."""
     overrides: tuple[Override, ...] = ()
 
@@ -154,12 +158,17 @@ def _override(overrides: Sequence[Override], guard: Guard, now: datetime) -> Ove
     return next((one for one in overrides if one.guard is guard and now < one.until), None)
 
 
+def _of(limit: float, count: int) -> Decimal:
+    """Return *limit* times *count* as a person would reckon: 0.29 of 100 is 29, which floats miss."""
+    return Decimal(str(limit)) * count
+
+
 def _removals(found: Plan, desired: State, facts: Facts, guards: Guards) -> Iterable[tuple[Guard, str]]:
     """Yield what is said to what would be removed."""
     removed, noun = len(found.removed), facts.noun
     if not desired.items:
         yield Guard.SOURCE_EMPTY, f"the source has no {noun} at all"
-    elif removed > guards.max_share_removed * found.before:
+    elif removed > _of(guards.max_share_removed, found.before):
         most = f"{guards.max_share_removed:.0%} may go at once"
         share = f"{removed:,} of {found.before:,} {noun} would be removed ({removed / found.before:.0%}; {most})"
         yield Guard.SHARE_REMOVED, share
@@ -173,10 +182,10 @@ def _sizes(desired: State, facts: Facts, guards: Guards) -> Iterable[tuple[Guard
     before, now = facts.rows_before, facts.rows
     if not before:
         return
-    if desired.items and now < (1 - guards.max_share_shrunk) * before:
+    if desired.items and before - now > _of(guards.max_share_shrunk, before):
         lost = f"{(before - now) / before:.0%} less; {guards.max_share_shrunk:.0%} may be missing"
         yield Guard.SOURCE_SHRUNK, f"the source has {now:,} rows, and had {before:,} ({lost})"
-    if now > guards.max_times_grown * before:
+    if now > _of(guards.max_times_grown, before):
         most = f"{guards.max_times_grown:g} times as many may come"
         grown = f"the source has {now:,} rows, and had {before:,} ({now / before:.1f} times; {most})"
         yield Guard.SOURCE_GROWN, f"{grown}: a filter that the source ignores looks like this"

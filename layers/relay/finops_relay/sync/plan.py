@@ -127,7 +127,8 @@ def plan(remote: State, desired: State, applied: State | None) -> Plan:
 
 def apply(found: Plan, remote: State, desired: State) -> State:
     """Return what the remote is once *found* was applied: what it means, for tests and for what is sent."""
-    items = {name: content for name, content in remote.items.items() if name not in set(found.removed)}
+    removed = set(found.removed)
+    items = {name: content for name, content in remote.items.items() if name not in removed}
     items |= {name: desired.items[name] for name in (*found.added, *(change.name for change in found.changed))}
     return State(items=items, settings=remote.settings | {change.name: change.after for change in found.settings})
 
@@ -146,9 +147,9 @@ def _drifted(remote: State, desired: State, applied: State) -> Iterable[Drift]:
 
 def _few(names: Iterable[str]) -> str:
     """Return the first names of a list in words."""
-    found = [_clipped(name) for name in names]
+    found = list(names)
     more = f" and {len(found) - 5:,} more" if len(found) > 5 else ""  # noqa: PLR2004 -- a line's worth
-    return ", ".join(found[:5]) + more
+    return ", ".join(map(_clipped, found[:5])) + more
 
 
 def _listed(names: tuple[str, ...]) -> dict[str, Any]:

@@ -40,6 +40,8 @@ class Owned(Frozen):
     """That its source had."""
     pending: str = ""
     """Key of what was being applied when nothing more was heard of it; empty once that is known."""
+    former: tuple[str, ...] = ()
+    """Keys that nothing points to any more, but for this: whoever was to remove them may have died."""
     held: str = ""
     """The delivery that a person is asked about."""
     begun: str = ""

@@ -183,7 +183,8 @@ class SyncRun(Steps[SyncWorkT], Generic[SyncWorkT]):
         self.delivery = self.delivery.warn(*expired(self.work.guards.overrides, now), *self.notes(desired))
         refusing = [verdict for verdict in verdicts if verdict.refuses]
         if nothing:
-            self._nothing_to_do(desired, known=applied is not None and applied.fingerprint == desired.fingerprint)
+            same = applied is not None and applied.fingerprint == desired.fingerprint
+            self._nothing_to_do(desired, known=same and not owned.pending)
         elif self.delivery.dry_run:
             why = "; ".join(verdict.says for verdict in refusing)
             self.planned("would_be_held" if refusing else "would_deliver", clip(why, MAX_SAYS))
@@ -259,18 +260,13 @@ class SyncRun(Steps[SyncWorkT], Generic[SyncWorkT]):
 
     def _apply(self, desired: State) -> None:
         """Write, verify, and remember what was applied."""
-        key = state_key(self.delivery, self.work.owned)
-        keep_state(self.ports, key, desired)
-        former = owned_of(self.ports.ledger.target(self.work.owned)).pending
-        change_owned(self.ports, self.work.owned, pending=key)
-        self._forget(former, key)
+        self._pend(desired)
         attempts = tuple(unit.model_copy(update={"attempts": unit.attempts + 1}) for unit in self.delivery.units)
         self.save(self.delivery.but(intent="write", units=attempts))
         try:
             request_id = self.write(desired)
         except InputRefused as error:
-            change_owned(self.ports, self.work.owned, pending="")
-            self._forget(key, "")
+            self._pend(None)
             self.delivery = self.delivery.but(rows=moved(self.delivery.rows, accepted=False))
             self._say("refused")
             self._finish(Outcome.REJECTED, str(error))
@@ -287,37 +283,50 @@ class SyncRun(Steps[SyncWorkT], Generic[SyncWorkT]):
         """Put the verdict into the plan that the receipt shows."""
         self.delivery = self.delivery.but(plan={**(self.delivery.plan or {}), "verdict": verdict})
 
+    def _pend(self, state: State | None) -> None:
+        """Remember what is about to be applied, before it is; None where it was not after all."""
+        key = state_key(self.delivery, self.work.owned) if state is not None else ""
+        self._point(lambda target: target, {"pending": key})
+        if state is not None:  # only now: what nothing points to would stay for ever
+            keep_state(self.ports, key, state)
+
     def _remember(self, applied: State, rows: int | None = None, *, known: bool = False) -> None:
         """Remember what the vendor holds of ours from now on; *known* where that is what is remembered already."""
         before = owned_of(self.ports.ledger.target(self.work.owned))
-        key = before.state if known else state_key(self.delivery, self.work.owned)
+        key = before.state
         if not known:
-            keep_state(self.ports, key, applied)
+            key = state_key(self.delivery, self.work.owned)
+            if before.pending != key:
+                self._pend(applied)
+            else:
+                keep_state(self.ports, key, applied)
 
         def now(target: Target) -> Target:
-            held = owned_of(target).held
-            after = {
-                "state": key,
-                "rows": self.work.rows if rows is None else rows,
-                "pending": "",
-                "held": "" if held == self.delivery.id else held,
-            }
             return target.but(
                 applied_order=self.delivery.order,
                 applied_delivery=self.delivery.id,
                 applied_fingerprint=self.delivery.fingerprint,
                 applied_at=self.now() if target.applied_delivery != self.delivery.id else target.applied_at,
-                content=owned_of(target).model_copy(update=after).model_dump(mode="json"),
             )
 
-        change_target(self.ports, self.work.owned, now)
-        for former in {before.state, before.pending}:
-            self._forget(former, key)
+        changes = {"state": key, "rows": self.work.rows if rows is None else rows, "pending": ""}
+        self._point(now, changes | ({"held": ""} if before.held == self.delivery.id else {}))
 
-    def _forget(self, former: str, kept: str) -> None:
-        """Remove a state that nothing points to any more."""
-        if former not in {"", kept}:
-            self.ports.drops.remove(former)
+    def _point(self, now: Callable[[Target], Target], changes: Mapping[str, object]) -> None:
+        """Change what we own at the target, and remove the states that nothing points to any more."""
+        before = owned_of(self.ports.ledger.target(self.work.owned))
+        for key in before.former:
+            self.ports.drops.remove(key)
+        after = before.model_copy(update=dict(changes))
+        gone = tuple(sorted({before.state, before.pending} - {after.state, after.pending, ""}))
+
+        def pointed(target: Target) -> Target:
+            said = owned_of(target).model_copy(update={**changes, "former": gone})
+            return now(target).but(content=said.model_dump(mode="json"))
+
+        change_target(self.ports, self.work.owned, pointed)
+        for key in gone:
+            self.ports.drops.remove(key)
 
     def _finish(self, outcome: Outcome, reason: str = "") -> None:
         """End, and say which rows were left out on the way."""
