@@ -1,4 +1,4 @@
-"""``make bench``: speed, memory, start-up, clients, billing drops and telemetry beside baselines.
+"""``make bench``: speed, memory, start-up, clients, billing drops, telemetry and syncs beside baselines.
 
 It ends with 1 when a goal is missed that does not depend on time. ``--short`` is what CI runs: less of each. The raw
 numbers of the full form go to ``benchmarks/results/``.
@@ -15,9 +15,10 @@ import tempfile
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import queueing, sending
+from benchmarks import queueing, sending, sync
 from benchmarks.clients import BASELINE as IMPORT_BASELINE
 from benchmarks.clients import EXPECTED, Clients, measure
 from benchmarks.costs import FORMS, Packings, pack
@@ -53,6 +54,8 @@ SENDING_OVER = 0.1
 # The goals of telemetry's issue.
 ADDING_RATIO = 2.0
 ADDING_PEAK_GROWTH = 0.1
+# The goal of the syncs' issue: bounded memory.
+READING_PEAK_GROWTH = 0.1
 WRITES_PER_RECORD = 0.2
 """Well under one."""
 
@@ -81,6 +84,11 @@ class Form:
     """Of the first, of each kind."""
     queued: int
     """Records of applications."""
+    values: int
+    """Of a tag."""
+    plannings: int
+    source_rows: tuple[int, int]
+    """Of a ServiceNow."""
 
 
 FULL = Form(
@@ -96,6 +104,9 @@ FULL = Form(
     usage_rows=(500_000, 2_000_000),
     additions=5,
     queued=10_000,
+    values=100_000,
+    plannings=21,
+    source_rows=(10_000, 50_000),
 )
 SHORT = Form(
     "short",
@@ -110,6 +121,9 @@ SHORT = Form(
     usage_rows=(50_000, 200_000),
     additions=2,
     queued=500,
+    values=20_000,
+    plannings=5,
+    source_rows=(5_000, 10_000),
 )
 
 
@@ -126,6 +140,7 @@ class Found:
     sent: sending.Sent | None = None
     additions: list[Additions] = field(default_factory=list)
     queued: queueing.Queued | None = None
+    syncs: sync.Syncs | None = None
 
 
 @dataclass(frozen=True)
@@ -299,6 +314,25 @@ def print_additions(found: Sequence[Additions]) -> None:
         )
 
 
+def print_syncs(found: sync.Syncs) -> None:
+    """The tables of syncs."""
+    plans = found.plans
+    print(f"\nA plan of {plans.values:,} values, median ms of {len(plans.plan_s)} (1 % new, 1 % gone)")
+    parts = {"set difference": plans.sets_s, "plan": plans.plan_s, "guards": plans.judge_s, "receipt": plans.tell_s}
+    times = ", ".join(f"{name} {median(taken) * 1000:.1f}" for name, taken in parts.items())
+    print(f"  {times}; the plan takes {plans.times:.1f} times as long as the difference of two sets")
+    print("A list delivered, then dropped again without a change")
+    for each in found.delivered:
+        calls = "; then ".join(
+            ", ".join(f"{count} {operation}" for operation, count in made.items()) for made in each.calls.values()
+        )
+        print(f"  {each.values:>9,} values: {calls} ({each.seconds:.1f} s in all)")
+    print("A ServiceNow read row by row (ours), and into one list (whole)")
+    for rows, reads in found.reads.items():
+        said = "; ".join(f"{way} {read.seconds:.2f} s, peak {read.peak_mb:.1f} MB" for way, read in reads.items())
+        print(f"  {rows:>9,} rows: {said}")
+
+
 def record(name: str, form: Form, found: Found, goals: Sequence[Goal]) -> Path:
     """Write the raw numbers, which name no path of this machine."""
     sheets: list[dict[str, Any]] = [
@@ -327,6 +361,7 @@ def record(name: str, form: Form, found: Found, goals: Sequence[Goal]) -> Path:
         "sent": asdict(found.sent) if found.sent else None,
         "additions": [asdict(each) for each in found.additions],
         "queued": asdict(found.queued) if found.queued else None,
+        "syncs": asdict(found.syncs) if found.syncs else None,
         "goals": [asdict(goal) | {"reached": goal.reached} for goal in goals],
     }
     RESULTS.mkdir(exist_ok=True)
@@ -402,6 +437,22 @@ def measure_queue(form: Form, found: Found) -> list[Goal]:
     ]
 
 
+def measure_syncs(form: Form, found: Found) -> list[Goal]:
+    """Measure and print syncs; the goals."""
+    print("  syncs …", file=sys.stderr, flush=True)
+    done = found.syncs = sync.measure(form.values, form.plannings, form.source_rows)
+    print_syncs(done)
+    few, many = form.source_rows
+    goals = [
+        Goal(
+            f"{each.values:,} values of a tag: calls too many or too few, of a change and of no change", each.astray, 0
+        )
+        for each in done.delivered
+    ]
+    what = f"a source: growth of the peak from {few:,} to {many:,} rows of the same values"
+    return [*goals, Goal(what, done.growth(), READING_PEAK_GROWTH)]
+
+
 PARTS: Mapping[str, Callable[[Form, Found], list[Goal]]] = {
     "sheets": measure_sheets,
     "starts": measure_starts,
@@ -409,6 +460,7 @@ PARTS: Mapping[str, Callable[[Form, Found], list[Goal]]] = {
     "costs": measure_costs,
     "telemetry": measure_telemetry,
     "queue": measure_queue,
+    "sync": measure_syncs,
 }
 
 
