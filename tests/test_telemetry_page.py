@@ -668,6 +668,8 @@ def test_a_refused_record_of_the_queue_is_named_and_goes_with_the_next_one(w: Te
     w.fault("status", operation=REPLACES[w.contract], status=400, body={"message": "no such shop"})
     refused = emitted(w, "refused", ("a", 1))
     assert (refused.outcome, held(w, "refused")) == ("rejected", [])
+    assert "do not send them again" in refused.reason  # sent again under another id, they would count twice
+    assert "do not send them again" in refused.next_command
     named = w.text(f"rejected/{refused.id}.records.csv").decode()
     assert "no such shop" in named
     assert emitted(w, "refused", ("b", 2)).outcome == "delivered"

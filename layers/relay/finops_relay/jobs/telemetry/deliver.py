@@ -759,7 +759,9 @@ class _Run(Run[Work]):
     def _finish(self) -> None:
         """End with the outcome that the bodies add up to."""
         rows = self.delivery.rows
-        back = "send them again" if self.work.queued else "mend them and drop them back"
+        back = "mend them and drop them back"
+        if self.work.queued:  # what CloudZero has refused stays in the totals: sent again, it would count twice
+            back = "the running totals have them: do not send them again" if self.work.removed else "send them again"
         if not rows.accepted and rows.rejected:
             self.end(Outcome.REJECTED, f"all {rows.rejected:,} rows were rejected; {back}")
         elif rows.rejected:
