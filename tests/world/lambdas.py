@@ -22,9 +22,11 @@ from moto import mock_aws
 from functions.billing_drop_prepare import app as billing_drop_prepare
 from functions.cloudzero_deliver import app as cloudzero_deliver
 from functions.config_check import app as config_check
+from functions.custom_properties_prepare import app as custom_properties_prepare
 from functions.infracost_deliver import app as infracost_deliver
 from functions.price_book_prepare import app as price_book_prepare
 from functions.release import app as release
+from functions.tagging_policy_prepare import app as tagging_policy_prepare
 from functions.telemetry_collect import app as telemetry_collect
 from functions.telemetry_prepare import app as telemetry_prepare
 from local.standins.cloudzero import KEY
@@ -45,7 +47,16 @@ CLOUDZERO: ModuleType = cloudzero_deliver
 RELEASE: ModuleType = release
 TELEMETRY: ModuleType = telemetry_prepare
 COLLECT: ModuleType = telemetry_collect
-VENDORS = {PREPARE: DELIVER, BILLING: CLOUDZERO, TELEMETRY: CLOUDZERO, RELEASE: CLOUDZERO}
+TAGS: ModuleType = tagging_policy_prepare
+PROPERTIES: ModuleType = custom_properties_prepare
+VENDORS = {
+    PREPARE: DELIVER,
+    TAGS: DELIVER,
+    PROPERTIES: DELIVER,
+    BILLING: CLOUDZERO,
+    TELEMETRY: CLOUDZERO,
+    RELEASE: CLOUDZERO,
+}
 """Whose FIFO queue a function sends to."""
 POINTERS = {DELIVER: "infracost_deliver/pointer", CLOUDZERO: "cloudzero_deliver/pointer"}
 """The recorded event of a function with a FIFO queue; S3 notifies the others."""
@@ -177,7 +188,9 @@ class Lambdas:
         name = (function.__file__ or "").split("/")[-2].replace("_", "-")
         variables = {"POWERTOOLS_SERVICE_NAME": name, "QUEUE_URL": self.queues[function]}
         variables["DELIVER_QUEUE_URL"] = self.queues[VENDORS[function]] if function in VENDORS else ""
-        variables["PREPARE_QUEUE_URL"] = self.queues[BILLING] if function is CLOUDZERO else ""
+        asked = {CLOUDZERO: BILLING, TAGS: TAGS, PROPERTIES: PROPERTIES}
+        variables["PREPARE_QUEUE_URL"] = self.queues[asked[function]] if function in asked else ""
+        variables["INFRACOST_DELIVER_QUEUE_URL"] = self.queues[DELIVER] if function is RELEASE else ""
         variables["TELEMETRY_PREPARE_QUEUE_URL"] = self.queues[TELEMETRY] if function is CLOUDZERO else ""
         for key, value in variables.items():
             self.environment.setenv(key, value)
@@ -290,6 +303,8 @@ def lambdas(
             BILLING: sqs.create_queue(QueueName="billing-drop-prepare")["QueueUrl"],
             TELEMETRY: sqs.create_queue(QueueName="telemetry-prepare")["QueueUrl"],
             COLLECT: sqs.create_queue(QueueName="telemetry-collect")["QueueUrl"],
+            TAGS: sqs.create_queue(QueueName="tagging-policy-prepare")["QueueUrl"],
+            PROPERTIES: sqs.create_queue(QueueName="custom-properties-prepare")["QueueUrl"],
             RELEASE: sqs.create_queue(QueueName="release")["QueueUrl"],
             CLOUDZERO: sqs.create_queue(QueueName="cloudzero-deliver.fifo", Attributes={"FifoQueue": "true"})[
                 "QueueUrl"

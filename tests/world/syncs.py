@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from finops_relay.aws.tables import DynamoLedger
 from finops_relay.delivery.identity import ObjectVersion
@@ -254,6 +254,34 @@ def syncs(
         BackstageStandIn(tokens=("standin-source-token",)) as backstage,
     ):
         found = Syncs(vendor=vendor, servicenow=servicenow, backstage=backstage, **parts)
+        try:
+            yield found
+        finally:
+            found.wire.close()
+
+
+class StandIns(NamedTuple):
+    """The vendor and the sources, for several worlds one after the other: to start them takes longer than most tests."""
+
+    vendor: InfracostStandIn
+    servicenow: ServiceNowStandIn
+    backstage: BackstageStandIn
+
+
+@contextmanager
+def standins(values: Sequence[str] = ("a", "b", "c", "d")) -> Iterator[StandIns]:
+    """Start the vendor and the sources, as `syncs` has them."""
+    with syncs(values) as found:
+        yield StandIns(found.vendor, found.servicenow, found.backstage)
+
+
+@contextmanager
+def afresh(running: StandIns) -> Iterator[Syncs]:
+    """Make a world beside what is *running*, which forgets all that has happened."""
+    for each in running:
+        each.reset()
+    with aws() as parts:
+        found = Syncs(**running._asdict(), **parts)
         try:
             yield found
         finally:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from typing_extensions import override
 
+from finops_relay.delivery import commands
 from finops_relay.delivery.ledger import Delivery, Target, clip
 from finops_relay.delivery.receipt import Outcome
 from finops_relay.delivery.telling import announce, conclude
@@ -255,8 +256,14 @@ class SyncRun(Steps[SyncWorkT], Generic[SyncWorkT]):
         said = [first] if first else []
         said += [f"{verdict.guard.value}: {verdict.says}" for verdict in refusing]
         empty = any(verdict.guard is Guard.SOURCE_EMPTY for verdict in refusing)
-        command = f"mend the source, which has nothing; then: {self.again()}" if empty else ""
-        self.hold("; ".join(said), command)
+        self.hold("; ".join(said), self._mend_nothing() if empty else "")
+
+    def _mend_nothing(self) -> str:
+        """Return what is to be done about a source without anything: nothing is never sent, so no release helps."""
+        if self.work.again:
+            return f"mend the source, which has nothing; then: {self.work.again}"
+        source = self.delivery.source
+        return f"mend the list, which is empty; then: {commands.copy('FILE', f's3://{source.bucket}/{source.key}')}"
 
     def _apply(self, desired: State) -> None:
         """Write, verify, and remember what was applied."""
@@ -366,6 +373,6 @@ class SyncRun(Steps[SyncWorkT], Generic[SyncWorkT]):
         self.delivery = self.delivery.but(rows=left, filtered_by=by, units=units)
         self._say("left as it is")
         decision = f"by a person's decision (delivery {self.work.decided_by})"
-        self.end(
-            Outcome.UNCHANGED, f"what the vendor holds is right {decision}: it is taken for ours, nothing was written"
-        )
+        later = "a next run that wants something else changes it without asking about this again"
+        reason = f"{decision} what the vendor holds is taken for ours, and nothing was written; {later}"
+        self.end(Outcome.UNCHANGED, reason)
