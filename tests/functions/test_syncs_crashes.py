@@ -320,6 +320,8 @@ class Random_(Life):  # noqa: N801 -- Random is taken
 
     random: Random = field(default_factory=Random)
     sources: list[ObjectVersion] = field(default_factory=list)
+    lists: dict[str, list[str]] = field(default_factory=dict)
+    """What each version of the file says."""
     allowed: set[frozenset[str]] = field(default_factory=set)
     """What the tag may have: what somebody has set by hand, and what was let pass."""
     ours: frozenset[str] | None = None
@@ -341,6 +343,7 @@ class Random_(Life):  # noqa: N801 -- Random is taken
         values = [value for value in (*START, "g", "h") if self.random.random() < 0.85]
         source = self.drop(LIST, lines(*values))
         self.sources.append(source)
+        self.lists[source.version_id] = values
         self.fuse.at = self.random.choice([0, 0, len(self.fuse.calls) + self.random.randint(1, 60)])
         self.prepare(source)
         before = self.now()
@@ -373,6 +376,9 @@ class Random_(Life):  # noqa: N801 -- Random is taken
         if decision == "mark as arrived":
             self.ours = before
         if now == before:
+            wanted = {frozenset(self.lists[source.version_id]): self.known(source) for source in self.sources}
+            if now in wanted and wanted[now].outcome is Outcome.UNCHANGED and decision != "mark as arrived":
+                self.ours = now  # somebody has made it by hand what a list wants: nobody's change was undone
             return
         done = [found for source in self.sources if (found := self.known(source)).outcome is Outcome.DELIVERED]
         newest = max(done, key=lambda found: found.times["ended"])
