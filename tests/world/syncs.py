@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -32,12 +32,15 @@ from finops_relay.sources.http_json import HttpJson
 from finops_relay.sources.servicenow import ServiceNow
 from finops_relay.sources.settings import AnySource
 from pydantic import SecretStr
+from typing_extensions import override
 
 from local.standins.backstage import BackstageStandIn
 from local.standins.infracost import InfracostStandIn
 from local.standins.servicenow import USERS, ServiceNowStandIn
 from tests.world.billing import Asked
-from tests.world.relay import DROPS, World, aws
+from tests.world.memory import MemoryBucket
+from tests.world.relay import DROPS, SPOOL, Metrics, World, aws
+from tests.world.schedules import Parts
 
 SLUG = "acme"
 ORGANIZATION = "a0000000-0000-4000-8000-000000000001"
@@ -261,7 +264,7 @@ def syncs(
 
 
 class StandIns(NamedTuple):
-    """The vendor and the sources, for several worlds one after the other: to start them takes longer than most tests."""
+    """The vendor and the sources, for one world after the other: starting them takes longer than most tests."""
 
     vendor: InfracostStandIn
     servicenow: ServiceNowStandIn
@@ -270,13 +273,17 @@ class StandIns(NamedTuple):
 
 @contextmanager
 def standins(values: Sequence[str] = ("a", "b", "c", "d")) -> Iterator[StandIns]:
-    """Start the vendor and the sources, as `syncs` has them."""
-    with syncs(values) as found:
-        yield StandIns(found.vendor, found.servicenow, found.backstage)
+    """Start the vendor, whose policy allows *values*, and the sources, all of them as in `syncs`."""
+    with (
+        InfracostStandIn(policies={SLUG: [policy(values)]}, organizations={ORGANIZATION: SLUG}) as vendor,
+        ServiceNowStandIn(applications(*values)) as servicenow,
+        BackstageStandIn(tokens=("standin-source-token",)) as backstage,
+    ):
+        yield StandIns(vendor, servicenow, backstage)
 
 
 @contextmanager
-def afresh(running: StandIns) -> Iterator[Syncs]:
+def over_aws(running: StandIns) -> Iterator[Syncs]:
     """Make a world beside what is *running*, which forgets all that has happened."""
     for each in running:
         each.reset()
@@ -286,3 +293,71 @@ def afresh(running: StandIns) -> Iterator[Syncs]:
             yield found
         finally:
             found.wire.close()
+
+
+@dataclass(kw_only=True)
+class InMemory(Syncs):
+    """The same with a ledger and buckets in memory: moto takes 4 ms a call, and a delivery makes forty."""
+
+    parts: Parts
+
+    @override
+    def drop(self, key: str, body: bytes, bucket: str = DROPS) -> ObjectVersion:
+        self.sequencer += 0x10
+        self.time[0] += timedelta(milliseconds=5)
+        version = self._bucket(bucket).upload(key, body)
+        return ObjectVersion(bucket, key, version, version, len(body), f"{self.sequencer:018X}", self.time[0])
+
+    @override
+    def receipt(self, delivery: Delivery) -> dict[str, Any]:
+        return self._receipt(delivery.receipt_key)
+
+    @override
+    def receipts(self) -> list[dict[str, Any]]:
+        return [self._receipt(key) for key in self.keys(DROPS, "receipts/")]
+
+    @override
+    def keys(self, bucket: str, prefix: str = "") -> list[str]:
+        return [entry.key for entry in self._bucket(bucket).listing(bucket, prefix)]
+
+    @override
+    def text(self, key: str, bucket: str = DROPS) -> bytes:
+        return self._bucket(bucket).latest(key)
+
+    @override
+    def queued(self) -> list[dict[str, Any]]:
+        return [{"delivery": message.delivery} for known in self.parts.queue.groups.values() for message in known]
+
+    def _bucket(self, name: str) -> MemoryBucket:
+        return {DROPS: self.parts.drops, SPOOL: self.parts.spool}[name]
+
+    def _receipt(self, key: str) -> dict[str, Any]:
+        receipt: dict[str, Any] = json.loads(self.text(key))
+        rows = receipt["rows"]
+        assert rows["in"] == rows["accepted"] + rows["filtered"] + rows["rejected"] + rows["owed"]
+        return receipt
+
+
+@contextmanager
+def in_memory(running: StandIns) -> Iterator[InMemory]:
+    """Make a world in memory beside what is *running*, which forgets all that has happened."""
+    for each in running:
+        each.reset()
+    parts, metrics, remaining = Parts(), Metrics(), [900.0]
+    ports = parts.ports(metrics)
+    nowhere: dict[str, Any] = dict.fromkeys(("s3", "sqs", "dynamodb"))
+    ledger: Any = parts.ledger
+    found = InMemory(
+        **running._asdict(),
+        **nowhere,
+        parts=parts,
+        ledger=ledger,
+        ports=replace(ports, clock=replace(ports.clock, remaining_s=lambda: remaining[0])),
+        metrics=metrics,
+        time=parts.time,
+        remaining=remaining,
+    )
+    try:
+        yield found
+    finally:
+        found.wire.close()

@@ -136,6 +136,11 @@ class Mending:
         """What is to stand in the record that begins on *line*, if that was mended."""
         return self._left.pop(line, None)
 
+    def row(self, line: int, columns: Sequence[str], values: list[str]) -> list[str]:
+        """The record that begins on *line*, as it is to be read."""
+        written = self.take(line)
+        return values if written is None else _written_over(values, columns, written)
+
     def check_columns(self, columns: Sequence[str]) -> None:
         """Refuses values for columns that the file does not have.
 
@@ -160,6 +165,12 @@ class Mending:
             line = min(self._left)
             fix = "keep the line column as it was, and drop the mended file for the file that it came from"
             raise InputRefused("a mended row is for a line on which no row begins", file=self._name, line=line, fix=fix)
+
+
+def _written_over(values: list[str], columns: Sequence[str], written: Mapping[str, str]) -> list[str]:
+    """A record with what a person wrote; a column left out of the mended file stays as it was."""
+    former = values if len(values) == len(columns) else [""] * len(columns)
+    return [written.get(name, old) if name else old for name, old in zip(columns, former, strict=True)]
 
 
 class Refusals:
@@ -289,7 +300,7 @@ class CsvRecords:
         for line in self._mending.within(lines[0], lines[-1]):
             place = bisect_left(lines, line)
             if lines[place] == line and (written := self._mending.take(line)) is not None:
-                values[place] = self._mended(values[place], written)
+                values[place] = _written_over(values[place], self.columns, written)
                 mended.add(place)
         there = [bool(row) if not mended else place in mended or not is_blank(row) for place, row in enumerate(values)]
         if not all(there):
@@ -297,11 +308,6 @@ class CsvRecords:
         if values:
             odd = bool(mended) or not block.decodable or has_controls(block.text)
             yield RowBatch(self.columns, lines, values, odd, blanks=not mended)
-
-    def _mended(self, values: list[str], written: Mapping[str, str]) -> list[str]:
-        """The record with what a person wrote; a column left out of the mended file stays as it was."""
-        former = values if len(values) == len(self.columns) else [""] * len(self.columns)
-        return [written.get(name, old) if name else old for name, old in zip(self.columns, former, strict=True)]
 
     def _check_header(self, name: str) -> None:
         named = [column.strip() for column in self.columns if column.strip()]

@@ -32,7 +32,7 @@ _READ_BYTES = 256 * 1024
 _BOM = b"\xef\xbb\xbf"
 HALF = re.compile("[\ud800-\udfff]")
 """A lone surrogate: half of a character, or a byte that is not UTF-8."""
-_ESCAPED_HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+ESCAPED_HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 """Half of a character, which only an escape (``\\ud83d``) can put into a text; the others stand for stray bytes."""
 
 _SPLIT = "drop it as NDJSON (one object a line) or as CSV, which may be of any size"
@@ -317,18 +317,19 @@ def _flat(item: object, kind: Kind) -> tuple[dict[str, str], CellFault | None]:
                 faults.append(CellFault(f"{name[:60]!r} is a list or an object", "write a text or a number"))
             elif column in cells:
                 faults.append(CellFault(f"{column[:60]!r} stands twice", "keep one of the two"))
-            elif _ESCAPED_HALF.search(column + text):
+            elif ESCAPED_HALF.search(column + text):
                 faults.append(CellFault(f"{column[:60]!a} has half of a character", "write the whole character"))
-                cells[_escaped(column)] = _escaped(text)
+                cells[escaped(column)] = escaped(text)
             else:
                 cells[column] = text
     return cells, faults[0] if faults else None
 
 
-def _escaped(text: str) -> str:
-    return _ESCAPED_HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
+def escaped(text: str) -> str:
+    """*text* with each half of a character as the escape that it came from."""
+    return ESCAPED_HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
 
 
 def _shown(item: object) -> str:
     """An element without cells, as text for a person."""
-    return _escaped(item if isinstance(item, str) else json.dumps(item))[:1000]
+    return escaped(item if isinstance(item, str) else json.dumps(item))[:1000]

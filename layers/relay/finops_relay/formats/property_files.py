@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from finops_relay.errors import InputRefused
+from finops_relay.formats.cost_records import Mending
 from finops_relay.formats.csv_rows import Readable, Record, RecordReader, csv_line, is_blank
 from finops_relay.formats.json_items import HALF
 from finops_relay.formats.rejected_rows import RejectedRow
@@ -51,7 +52,8 @@ def wire_form(data: bytes) -> tuple[bytes, list[str]]:
     r"""Return the bytes without a byte order mark and with ``\n`` alone as line end, and what was changed."""
     warnings = []
     if data.startswith(_BOM):
-        data = data.removeprefix(_BOM)
+        while data.startswith(_BOM):  # a program that adds one without looking makes two
+            data = data.removeprefix(_BOM)
         warnings.append("the byte order mark at the beginning was left out")
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -71,32 +73,39 @@ def checked(
         mended: rows by line that take the place of those in the file, by column.
 
     Raises:
-        InputRefused: its header cannot be used, or it is no CSV.
+        InputRefused: its header cannot be used, or it is no CSV; or a mended row does not belong to it.
     """
     found = PropertyFile(b"", (), {})
-    kept, cut = list[bytes](), False
+    mending = Mending(name, mended)
+    kept, blank = list[bytes](), 0
     for record, raw in _with_bytes(name, data):
-        if is_blank(record.values):
+        if not record.values:
             kept.append(raw)
+            continue
+        if is_blank(record.values):  # a spreadsheet's `,,`: Infracost would take it for a row without a key
+            blank += 1
             continue
         if not found.header:
             found.header = _header(name, record)
+            mending.check_columns(found.header)
             kept.append(raw)
             continue
         found.rows_in += 1
-        values = record.values
-        if mended is not None and record.line in mended:
-            values = [mended[record.line].get(column, "") for column in found.header]
+        values = mending.row(record.line, found.header, record.values)
+        if values is not record.values:
+            values = [value.replace("\r\n", "\n").replace("\r", "\n") for value in values]
             raw = f"{csv_line(values)}\n".encode(errors="surrogateescape")  # noqa: PLW2901 -- a mended row has its own
         fault = _fault(found, values)
         if fault is None:
             found.rows[values[0]] = csv_line(values)
             kept.append(raw)
         else:
-            cut = True
             found.rejected += 1
             reject(RejectedRow(record.line, found.header, tuple(values), *fault))
-    found.body = b"".join(kept) if cut or mended else data
+    mending.finish()
+    if blank:
+        found.warnings.append(f"{blank:,} lines with nothing but commas and blanks were left out")
+    found.body = b"".join(kept) if blank or found.rejected or mended else data
     return found
 
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from finops_relay.errors import InputRefused
+from finops_relay.formats.cost_records import Mending
 from finops_relay.formats.csv_rows import Readable, RecordReader, is_blank
-from finops_relay.formats.json_items import DECODER, Doubled, scalar_text
+from finops_relay.formats.json_items import DECODER, ESCAPED_HALF, HALF, Doubled, escaped, scalar_text
 
 MAX_BYTES = 100_000_000
 """Of a list: a million values of a hundred characters."""
@@ -21,6 +22,8 @@ SUFFIXES = (".csv", ".json", ".txt")
 VALUE_COLUMNS = frozenset({"value", "values", "allowed_value", "allowed_values", "allowedvalues"})
 SETTINGS: Mapping[str, type] = {"message": str, "mandatory": bool}
 """What a JSON object may say of its tag beside the values, and of what kind it is."""
+MAX_MESSAGE_CHARS = 2_000
+"""As in relay.yaml."""
 _LIST_NAMES = ("values", "allowed_values", "allowedValues")
 _BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -40,6 +43,8 @@ class ValueRow:
     """The whole row, for the file of rejected rows."""
     problem: str = ""
     """Why there is no value to be had of it."""
+    fix: str = ""
+    """What to do about that."""
 
 
 @dataclass(frozen=True)
@@ -63,18 +68,20 @@ def open_values(
         mended: rows by line that take the place of those in the file, by column.
 
     Raises:
-        InputRefused: it cannot be read as what it says that it is, is too large, or has no column of values.
+        InputRefused: it cannot be read as what it says that it is, is too large, or has no column of values; or a
+            mended row does not belong to it. Rows raise it too.
     """
     lower = name.lower()
+    mending = Mending(name, mended)
     if lower.endswith(".csv"):
-        return ValueFile(_csv_rows(name, tag, _Bounded(name, stream), mended or {}))
+        return ValueFile(_csv_rows(name, tag, _Bounded(name, stream), mending))
     text = _Bounded(name, stream).whole()
     if lower.endswith(".json"):
         values, settings = _json_values(name, text.removeprefix(_BOM))
-        return ValueFile(_listed(values, mended or {}), settings)
+        return ValueFile(_listed(values, mending), settings)
     lines = ((number, line) for number, line in enumerate(_LINE_END.split(text.removeprefix(_BOM)), 1))
     said = ((number, line.decode("utf-8", "surrogateescape")) for number, line in lines if line.strip())
-    return ValueFile(_listed(said, mended or {}))
+    return ValueFile(_listed(said, mending))
 
 
 class _Bounded:
@@ -102,7 +109,7 @@ class _Bounded:
         return out.getvalue()
 
 
-def _csv_rows(name: str, tag: str, stream: Readable, mended: Mapping[int, Mapping[str, str]]) -> Iterator[ValueRow]:
+def _csv_rows(name: str, tag: str, stream: Readable, mending: Mending) -> Iterator[ValueRow]:
     header: tuple[str, ...] = ()
     at = 0
     for record in RecordReader(name, stream):
@@ -111,14 +118,14 @@ def _csv_rows(name: str, tag: str, stream: Readable, mended: Mapping[int, Mappin
         if not header:
             header = tuple(record.values)
             at = _column(name, record.line, tag, header)
+            mending.check_columns(header)
             continue
-        cells = tuple(record.values)
-        if record.line in mended:
-            cells = tuple(mended[record.line].get(column, "") for column in header)
+        cells = tuple(mending.row(record.line, header, record.values))
         value = cells[at] if at < len(cells) else ""
         surplus = len(cells) > len(header)
         problem = f"the row has {len(cells)} values, the header has {len(header)} names" if surplus else ""
-        yield ValueRow(record.line, value, header, cells, problem)
+        yield ValueRow(record.line, value, header, cells, problem, "quote a value that has commas" if surplus else "")
+    mending.finish()
 
 
 def _column(name: str, line: int, tag: str, header: tuple[str, ...]) -> int:
@@ -133,16 +140,22 @@ def _column(name: str, line: int, tag: str, header: tuple[str, ...]) -> int:
     raise InputRefused(reason, file=name, line=line, value=",".join(header), fix=fix)
 
 
-def _listed(said: Iterator[tuple[int, object]], mended: Mapping[int, Mapping[str, str]]) -> Iterator[ValueRow]:
+def _listed(said: Iterator[tuple[int, object]], mending: Mending) -> Iterator[ValueRow]:
     """Yield the rows of a list without columns."""
+    header = ("value",)
+    mending.check_columns(header)
     for number, found in said:
-        value = mended[number].get("value", "") if number in mended else found
-        text = value if isinstance(value, str) else scalar_text(value)
+        value = (mending.take(number) or {}).get("value", found)
+        text = scalar_text(value)
         if text is None:
             shown = "an object" if isinstance(value, dict) else "a list"
-            yield ValueRow(number, "", ("value",), (shown,), f"item {number} is {shown}, not a value")
+            yield ValueRow(number, "", header, (shown,), f"item {number} is {shown}, not a value", "write a text")
+        elif ESCAPED_HALF.search(text):
+            problem = f"item {number} has half of a character"
+            yield ValueRow(number, "", header, (escaped(text),), problem, "write the whole character")
         else:
-            yield ValueRow(number, text, ("value",), (text,))
+            yield ValueRow(number, text, header, (text,))
+    mending.finish()
 
 
 def _json_values(name: str, text: bytes) -> tuple[Iterator[tuple[int, object]], dict[str, str | bool]]:
@@ -173,8 +186,12 @@ def _json_values(name: str, text: bytes) -> tuple[Iterator[tuple[int, object]], 
 
 def _setting(name: str, key: str, said: object) -> str | bool:
     """Return a setting of the tag. Raises InputRefused."""
-    if isinstance(said, str | bool) and isinstance(said, SETTINGS.get(key, ())):
-        return said
-    known = " and ".join(f"{known} ({kind.__name__})" for known, kind in SETTINGS.items())
-    reason = f"{key} is no setting of a tag, or not of its kind; known are {known}"
-    raise InputRefused(reason, file=name, value=str(said), fix=_JSON_FIX)
+    shown = f"{key}: {said}"
+    if not isinstance(said, str | bool) or not isinstance(said, SETTINGS.get(key, ())):
+        known = " and ".join(f"{known} ({kind.__name__})" for known, kind in SETTINGS.items())
+        reason = f"a member is no setting of a tag, or not of its kind; known are {known}"
+        raise InputRefused(reason, file=name, value=shown, fix=_JSON_FIX)
+    if isinstance(said, str) and (len(said) > MAX_MESSAGE_CHARS or HALF.search(said)):
+        reason = f"the {key} has half of a character, or more than {MAX_MESSAGE_CHARS:,} characters"
+        raise InputRefused(reason, file=name, value=shown, fix="write a sentence that says where the values are found")
+    return said

@@ -106,7 +106,8 @@ class Billing(BillingRules):
 
 Alias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 TagKey = Annotated[str, Field(min_length=1, max_length=256)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+"""Strict, as `MonthsOpen`: `yes` would be all of it."""
 
 
 class ServiceNowAsk(TableAsk):
@@ -134,9 +135,9 @@ class OwnGuards(Strict):
     """Limits that differ from those of all syncs; one that is left out is theirs."""
 
     max_share_removed: Share | None = None
-    max_number_removed: Annotated[int, Field(ge=0)] | None = None
+    max_number_removed: Annotated[int, Field(ge=0, strict=True)] | None = None
     max_share_shrunk: Share | None = None
-    max_times_grown: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
+    max_times_grown: Annotated[float, Field(ge=1, allow_inf_nan=False, strict=True)] | None = None
     overrides: tuple[Override, ...] = ()
 
     def over(self, general: Guards) -> Guards:
@@ -241,6 +242,16 @@ class RelayConfig(Strict):
     sync: SyncDefaults = Field(default_factory=SyncDefaults)
     tagging_policies: dict[Alias, PolicyConfig] = Field(default_factory=dict)
     custom_properties: PropertiesConfig = Field(default_factory=PropertiesConfig)
+
+    @model_validator(mode="after")
+    def _one_name_a_policy(self) -> Self:
+        named = dict[tuple[str | None, str], str]()
+        for alias, config in self.tagging_policies.items():
+            other = named.setdefault((config.slug, config.id or alias), alias)
+            if other != alias:
+                msg = f"tagging_policies.{other} and tagging_policies.{alias} are one policy: put their tags together"
+                raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _sources_are_there(self) -> Self:
@@ -393,11 +404,14 @@ def _refused(error: ValidationError, tree: yaml.Node | None, file: str) -> Confi
     problem = error.errors()[0]
     path = ".".join(str(step) for step in problem["loc"] if step != "[key]")
     unquoted = problem["type"] == "string_type" and problem["loc"][-1] == "[key]"  # YAML took it for a number
+    found = problem.get("input", "")
+    # What is wrong may be that a password stands there: in an address, as a member that a source does not have.
+    shown = "" if problem["loc"][:1] == ("sources",) or isinstance(found, dict | list) else str(found)
     return ConfigRefused(
         f"{path or 'the file'}: {problem['msg']}",
         file=file,
         line=_line_of(tree, problem["loc"]),
-        value=str(problem.get("input", ""))[:120],
+        value=shown[:120],
         fix="put the name in quotes" if unquoted else "see docs/configuration.md for what may stand there",
     )
 

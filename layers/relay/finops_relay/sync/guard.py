@@ -74,16 +74,16 @@ class Override(BaseModel):
 
 
 class Guards(BaseModel):
-    """What the guards let pass, as relay.yaml has it."""
+    """What the guards let pass, as relay.yaml has it. Strict: YAML reads `yes` as true, which would be a share of 1."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_share_removed: float = Field(default=MAX_SHARE_REMOVED, ge=0, le=1)
+    max_share_removed: float = Field(default=MAX_SHARE_REMOVED, ge=0, le=1, strict=True)
     """Of what stands there (0.3 is 30 %)."""
-    max_number_removed: int = Field(default=100, ge=0)
-    max_share_shrunk: float = Field(default=MAX_SHARE_REMOVED, ge=0, le=1)
+    max_number_removed: int = Field(default=100, ge=0, strict=True)
+    max_share_shrunk: float = Field(default=MAX_SHARE_REMOVED, ge=0, le=1, strict=True)
     """Of the rows that the source had when it was last applied."""
-    max_times_grown: float = Field(default=3.0, ge=1, allow_inf_nan=False)
+    max_times_grown: float = Field(default=3.0, ge=1, allow_inf_nan=False, strict=True)
     """Rows of the source, for each that it had when it was last applied."""
     overrides: tuple[Override, ...] = ()
 

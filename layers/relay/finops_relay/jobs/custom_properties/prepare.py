@@ -16,7 +16,7 @@ from typing_extensions import override
 from finops_relay.delivery.identity import ObjectVersion
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Queue
-from finops_relay.delivery.receipt import Outcome, Rows, Unit
+from finops_relay.delivery.receipt import Rows, Unit
 from finops_relay.delivery.telling import conclude
 from finops_relay.errors import InputRefused
 from finops_relay.formats.csv_rows import csv_line
@@ -26,17 +26,15 @@ from finops_relay.formats.source_hash import HashedSource
 from finops_relay.infracost.checks import check_properties
 from finops_relay.jobs.config import Effective, PropertiesConfig
 from finops_relay.jobs.custom_properties.remembered import KIND, Work, owned_name, target_name
-from finops_relay.jobs.mended import Rows as MendedRows
-from finops_relay.jobs.mended import mending, version_of
 from finops_relay.jobs.opening import rejected
 from finops_relay.jobs.syncing import drop_path
 from finops_relay.jobs.syncing.drop_path import DropPath, Meaning, run_command
 from finops_relay.jobs.syncing.preparing import (
     Around,
     Due,
+    Mends,
     Preparation,
     begin_due,
-    overtaken,
     prepare_drop,
     rejected_record,
     run_due,
@@ -78,15 +76,12 @@ def _parsed(key: str) -> DropPath:
 class _Preparation(Preparation[Work]):
     """One run of the preparation of one delivery."""
 
-    command: str = ""
-    """That reads the source once more; empty for a file."""
-
     @override
     def prepared(self) -> Delivery:
         config = self.around.config()
         properties = config.relay.custom_properties
         slug = slug_of(None, config, self.delivery.source.key)
-        mended = self._mended() if self.path.meaning is Meaning.MENDED else None
+        mends = self.mends(KIND, "file")
         if self.path.meaning is Meaning.RUN:
             self.command = run_command(self.around.bucket, KIND, NAME)
         work = Work(
@@ -94,54 +89,38 @@ class _Preparation(Preparation[Work]):
             owned=owned_name(slug),
             guards=properties.guards.over(config.relay.sync.guards),
             again=self.command,
-            mends=mended[0].id if mended else "",
+            mends=mends.original.id if mends else "",
         )
-        self.delivery = self.addressed(work, target_name(slug), config)
-        if mended is not None:  # as old as what it mends: a newer file is not replaced by an older one
-            self.delivery = self.delivery.but(order=f"{mended[0].order}+{self.delivery.order}")
-        newer = overtaken(self.ports, self.delivery, work.owned) if self.command else ""
-        if newer:
-            reason = f"the newer run {newer} reads the same source"
-            return conclude(self.ports, self.delivery.ended(Outcome.SUPERSEDED, self.ports.clock.now(), reason))
+        ended = self.begun(work, target_name(slug), config, mends)
+        if ended is not None:
+            return ended
         with RejectedFile() as rejects:
-            found = (
-                self._of_source(properties, config, rejects)
-                if self.command
-                else self._of_file(rejects, mended[1:] if mended else None)
-            )
-            delivery = self.with_rejects(self.delivery.warn(*found.warnings), rejects, self.command)
+            found = self._of_source(properties, config, rejects) if self.command else self._of_file(rejects, mends)
+            delivery = self.with_rejects(self.delivery.warn(*found.warnings), rejects)
         return self._judged(delivery, work, found, properties.max_rejected_share)
 
-    def _mended(self) -> tuple[Delivery, ObjectVersion, MendedRows]:
-        """Return the delivery whose rows were mended, the file that is read again, and the mended rows."""
-        file = cast("ObjectVersion", self.source)
-        found = mending(self.ports, file, self.path.mends, kind=KIND, place=drop_path.place, whole="file")
-        again = str(found.base.work.get("again", ""))
-        if again:
-            fix = f"correct them there, then: {again}"
-            raise InputRefused("the rows came from a source of truth, not from a file", file=file.key, fix=fix)
-        return found.original, version_of(found.base), found.rows
-
-    def _of_file(self, rejects: RejectedFile, mended: tuple[ObjectVersion, MendedRows] | None) -> PropertyFile:
+    def _of_file(self, rejects: RejectedFile, mends: Mends | None) -> PropertyFile:
         """Return what was dropped, checked. Raises InputRefused and what reading raises."""
-        version = mended[0] if mended else cast("ObjectVersion", self.source)
+        version = mends.base if mends else cast("ObjectVersion", self.source)
         with self.ports.drops.open(version) as raw:
             hashed = HashedSource(raw)
             data = whole(version.key, cast("BinaryIO", hashed))
-            if mended is None:
+            if mends is None:
                 source = self.delivery.source.model_copy(update={"sha256": hashed.hexdigest()})
                 self.delivery = self.delivery.but(source=source)
         data, warnings = wire_form(data)
         _refuse_one_line(version.key, data)
-        lines: Mapping[int, Mapping[str, str]] | None = mended[1].get("", {}) if mended else None
+        lines: Mapping[int, Mapping[str, str]] | None = mends.rows.get("", {}) if mends else None
         found = checked(version.key, data, lambda row: rejects.add("", row), lines)
+        if not found.rejected:
+            _refuse_one_line(version.key, found.body)
         found.warnings += warnings
         return found
 
     def _of_source(self, config: PropertiesConfig, relay: Effective, rejects: RejectedFile) -> PropertyFile:
         """Return the rows of the source as one CSV, sorted by key. Raises InputRefused and VendorError."""
         found, size = PropertyFile(b"", (), {}), 0
-        for record in self.records(config.ask, relay, self.command):
+        for record in self.records(config.ask, relay):
             found.header = found.header or tuple(record.values)
             found.rows_in += 1
             values, fault = _values(found, record, config.rules)
@@ -199,9 +178,12 @@ class _Preparation(Preparation[Work]):
 
 
 def _refuse_one_line(file: str, data: bytes) -> None:
-    """Refuse a file that would empty what Infracost holds. Raises InputRefused, which names the file."""
+    """Refuse a file that would empty what Infracost holds. Raises InputRefused, which names the file.
+
+    Bytes that are not UTF-8 are a matter of their row, which is rejected by its line.
+    """
     try:
-        check_properties(data)
+        check_properties(data.decode(errors="replace").encode())
     except InputRefused as error:
         raise InputRefused(error.reason, file=file, line=error.line, value=error.value, fix=error.fix) from None
 

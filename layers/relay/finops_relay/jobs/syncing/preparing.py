@@ -22,7 +22,8 @@ from finops_relay.errors import ConfigRefused, CredentialRefused, InputRefused, 
 from finops_relay.formats.rejected_rows import RejectedFile, RejectedRow
 from finops_relay.jobs.config import AnyAsk, Effective, in_force
 from finops_relay.jobs.handing import queued
-from finops_relay.jobs.mended import with_rejects
+from finops_relay.jobs.mended import Rows as MendedRows
+from finops_relay.jobs.mended import mending, version_of, with_rejects
 from finops_relay.jobs.opening import (
     Opened,
     change_target,
@@ -32,6 +33,7 @@ from finops_relay.jobs.opening import (
     refuse_without_time,
     waiting,
 )
+from finops_relay.jobs.syncing import drop_path
 from finops_relay.jobs.syncing.drop_path import DropPath, Meaning
 from finops_relay.jobs.syncing.remembered import SyncWork, owned_of
 from finops_relay.sources.records import Record
@@ -85,6 +87,17 @@ class Due:
     plan_only: bool
 
 
+@dataclass(frozen=True)
+class Mends:
+    """What a file of mended rows is about."""
+
+    original: Delivery
+    """The delivery whose rows were mended."""
+    base: ObjectVersion
+    """The file that is read again."""
+    rows: MendedRows
+
+
 WorkT = TypeVar("WorkT", bound=SyncWork)
 
 
@@ -98,6 +111,8 @@ class Preparation(ABC, Generic[WorkT]):
     source: ObjectVersion | None
     """What was dropped; None for a run of the schedule."""
     path: DropPath
+    command: str = ""
+    """That reads the source once more; empty for a file."""
 
     @property
     def ports(self) -> Ports:
@@ -108,17 +123,44 @@ class Preparation(ABC, Generic[WorkT]):
     def prepared(self) -> Delivery:
         """Return the delivery prepared and saved, or ended. Raises InputRefused, VendorError, and as reading does."""
 
-    def addressed(self, work: WorkT, target: str, config: Effective) -> Delivery:
-        """Return the delivery with its target and the settings that it will use to its end; None of it is saved yet."""
-        return self.delivery.but(
+    def mends(self, kind: str, whole: str) -> Mends | None:
+        """Return what a file of mended rows is about; None for any other. Raises InputRefused and what reading raises.
+
+        Args:
+            kind: of the deliveries.
+            whole: what is dropped whole, as a person would call it.
+        """
+        if self.path.meaning is not Meaning.MENDED or self.source is None:
+            return None
+        found = mending(self.ports, self.source, self.path.mends, kind=kind, place=drop_path.place, whole=whole)
+        again = str(found.base.work.get("again", ""))
+        if again:
+            fix = f"correct them there, then: {again}"
+            raise InputRefused("the rows came from a source of truth, not from a file", file=self.source.key, fix=fix)
+        return Mends(found.original, version_of(found.base), found.rows)
+
+    def begun(self, work: WorkT, target: str, config: Effective, mends: Mends | None) -> Delivery | None:
+        """Give the delivery its target, and the settings that it will use to its end; nothing of it is saved yet.
+
+        Returns:
+            The delivery ended, where a newer run of the same source makes it needless; else None.
+        """
+        self.delivery = self.delivery.but(
             target=target,
             # A plan only reads: it need not wait behind what is being written.
             group=digest(f"plan/{target}" if self.delivery.dry_run else target),
             work=work.model_dump(mode="json"),
             config_version=config.version_id,
         )
+        if mends is not None:  # as old as what it mends: what is newer is not replaced by something older
+            self.delivery = self.delivery.but(order=f"{mends.original.order}+{self.delivery.order}")
+        newer = overtaken(self.ports, self.delivery, work.owned) if self.command else ""
+        if not newer:
+            return None
+        reason = f"the newer run {newer} reads the same source"
+        return conclude(self.ports, self.delivery.ended(Outcome.SUPERSEDED, self.ports.clock.now(), reason))
 
-    def records(self, ask: AnyAsk | None, config: Effective, command: str) -> Iterator[Record]:
+    def records(self, ask: AnyAsk | None, config: Effective) -> Iterator[Record]:
         """Yield what a source has. Raises InputRefused and VendorError."""
         if ask is None:
             fix = "name one in config/relay.yaml (servicenow, backstage or http_json), or drop the values as a file"
@@ -126,15 +168,15 @@ class Preparation(ABC, Generic[WorkT]):
         reader = self.around.sources(ask.source, config.relay.sources[ask.source])
         for record in reader.records(ask):
             if record.number % TIME_EACH == 0:
-                smaller = f"narrow the query down, then: {command}"
+                smaller = f"narrow the query down, then: {self.command}"
                 refuse_without_time(self.ports, self.delivery.source.key, f"source {ask.source!r}", smaller)
             yield record
 
-    def with_rejects(self, delivery: Delivery, rejects: RejectedFile, command: str) -> Delivery:
+    def with_rejects(self, delivery: Delivery, rejects: RejectedFile) -> Delivery:
         """Return a delivery with its rejected rows written; those of a source are mended there."""
         delivery = with_rejects(self.ports, delivery, rejects)
-        if command and rejects.rows:
-            return delivery.but(next_command=f"correct the rejected rows at the source, then: {command}")
+        if self.command and rejects.rows:
+            return delivery.but(next_command=f"correct the rejected rows at the source, then: {self.command}")
         return delivery
 
 

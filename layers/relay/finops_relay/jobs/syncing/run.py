@@ -298,8 +298,14 @@ class SyncRun(Steps[SyncWorkT], Generic[SyncWorkT]):
             keep_state(self.ports, key, state)
 
     def _remember(self, applied: State, rows: int | None = None, *, known: bool = False) -> None:
-        """Remember what the vendor holds of ours from now on; *known* where that is what is remembered already."""
-        before = owned_of(self.ports.ledger.target(self.work.owned))
+        """Remember what the vendor holds of ours from now on; *known* where that is what is remembered already.
+
+        Where it was left as it is, *rows* are those of the source that it came from.
+        """
+        target = self.ports.ledger.target(self.work.owned)
+        before, sent = owned_of(target), self.delivery.fingerprint
+        if rows is not None:  # this delivery has sent nothing; what did is known, unless nobody heard of the last write
+            sent = "" if before.pending else target.applied_fingerprint
         key = before.state
         if not known:
             key = state_key(self.delivery, self.work.owned)
@@ -312,7 +318,7 @@ class SyncRun(Steps[SyncWorkT], Generic[SyncWorkT]):
             return target.but(
                 applied_order=self.delivery.order,
                 applied_delivery=self.delivery.id,
-                applied_fingerprint=self.delivery.fingerprint,
+                applied_fingerprint=sent,
                 applied_at=self.now() if target.applied_delivery != self.delivery.id else target.applied_at,
             )
 

@@ -16,7 +16,7 @@ from typing_extensions import override
 from finops_relay.delivery.identity import ObjectVersion
 from finops_relay.delivery.ledger import Delivery
 from finops_relay.delivery.ports import Queue
-from finops_relay.delivery.receipt import Outcome, Rows, Unit
+from finops_relay.delivery.receipt import Rows, Unit
 from finops_relay.delivery.telling import conclude
 from finops_relay.errors import InputRefused
 from finops_relay.formats.rejected_rows import RejectedFile, RejectedRow
@@ -24,17 +24,15 @@ from finops_relay.formats.source_hash import HashedSource
 from finops_relay.formats.value_files import MAX_ROWS, SUFFIXES, open_values
 from finops_relay.infracost.models import ValueType
 from finops_relay.jobs.config import Effective, PolicyConfig, TagSync
-from finops_relay.jobs.mended import Rows as MendedRows
-from finops_relay.jobs.mended import mending, version_of
 from finops_relay.jobs.opening import rejected
 from finops_relay.jobs.syncing import drop_path
 from finops_relay.jobs.syncing.drop_path import DropPath, Meaning, run_command
 from finops_relay.jobs.syncing.preparing import (
     Around,
     Due,
+    Mends,
     Preparation,
     begin_due,
-    overtaken,
     prepare_drop,
     rejected_record,
     run_due,
@@ -126,16 +124,14 @@ class _Tally:
 class _Preparation(Preparation[Work]):
     """One run of the preparation of one delivery."""
 
-    command: str = ""
-    """That reads the source once more; empty for a file."""
     settings: dict[str, Setting] = field(default_factory=dict)
     """Of the tag, that come with the values."""
 
     @override
     def prepared(self) -> Delivery:
         config = self.around.config()
-        mended = self._mended() if self.path.meaning is Meaning.MENDED else None
-        policy, key = self._named(mended[0] if mended else None)
+        mends = self.mends(KIND, "list")
+        policy, key = self._named(mends.original if mends else None)
         alias, known = _policy(config, policy)
         tag = known.tags.get(key, TagSync())
         slug = slug_of(known.slug, config, self.delivery.source.key)
@@ -151,16 +147,10 @@ class _Preparation(Preparation[Work]):
             policy_id=policy_id,
             key=key,
             adopt=tag.adopt,
-            mends=mended[0].id if mended else "",
+            mends=mends.original.id if mends else "",
         )
-        self.delivery = self.addressed(work, target_name(slug, policy_id), config)
-        if mended is not None:  # as old as what it mends: a newer list is not replaced by an older one
-            self.delivery = self.delivery.but(order=f"{mended[0].order}+{self.delivery.order}")
-        newer = overtaken(self.ports, self.delivery, work.owned) if self.command else ""
-        if newer:
-            reason = f"the newer run {newer} reads the same source"
-            return conclude(self.ports, self.delivery.ended(Outcome.SUPERSEDED, self.ports.clock.now(), reason))
-        return self._read(work, tag, config, mended)
+        ended = self.begun(work, target_name(slug, policy_id), config, mends)
+        return ended if ended is not None else self._read(work, tag, config, mends)
 
     def _named(self, mends: Delivery | None) -> tuple[str, str]:
         """Return which policy's folder and which tag are meant."""
@@ -172,30 +162,18 @@ class _Preparation(Preparation[Work]):
         _, _, policy, rest = self.delivery.source.key.split("/", 3)
         return policy, rest.rpartition("/")[0]
 
-    def _mended(self) -> tuple[Delivery, ObjectVersion, MendedRows]:
-        """Return the delivery whose rows were mended, the file that is read again, and the mended rows."""
-        file = cast("ObjectVersion", self.source)
-        found = mending(self.ports, file, self.path.mends, kind=KIND, place=drop_path.place, whole="list")
-        again = str(found.base.work.get("again", ""))
-        if again:
-            fix = f"correct them there, then: {again}"
-            raise InputRefused("the rows came from a source of truth, not from a file", file=file.key, fix=fix)
-        return found.original, version_of(found.base), found.rows
-
-    def _read(
-        self, work: Work, tag: TagSync, config: Effective, mended: tuple[Delivery, ObjectVersion, MendedRows] | None
-    ) -> Delivery:
+    def _read(self, work: Work, tag: TagSync, config: Effective, mends: Mends | None) -> Delivery:
         """Read every row, write the list to the spool, and return the delivery prepared and saved, or refused."""
         tally = _Tally()
         with RejectedFile() as rejects:
-            rows = self._of_source(tag, config) if self.command else self._of_file(work, mended)
+            rows = self._of_source(tag, config) if self.command else self._of_file(work, mends)
             for row in rows:
                 tally.take(row, tag.rules, rejects, skip_empty=bool(self.command))
                 if tally.rows_in > MAX_ROWS:
                     fix = "a list of allowed values has at most that many; narrow the source down"
                     raise InputRefused(f"there are more than {MAX_ROWS:,} rows", file=self.delivery.source.key, fix=fix)
             delivery = self.delivery.but(filtered_by=tally.filtered)
-            delivery = self.with_rejects(delivery, rejects, self.command)
+            delivery = self.with_rejects(delivery, rejects)
         if tally.rejected and not tally.values:
             rows_of = tally.rows()
             refused = rejected(self.ports, delivery.but(rows=rows_of), "every row was rejected", delivery.next_command)
@@ -204,23 +182,22 @@ class _Preparation(Preparation[Work]):
 
     def _of_source(self, tag: TagSync, config: Effective) -> Iterator[_Row]:
         """Yield the rows of the source. Raises VendorError."""
-        for record in self.records(tag.ask, config, self.command):
+        for record in self.records(tag.ask, config):
             (value,) = record.values.values()
             fix = "correct the record at the source, or the column's expression"
             yield _Row(value, rejected_record(record, record.values, record.problem, fix if record.problem else ""))
 
-    def _of_file(self, work: Work, mended: tuple[Delivery, ObjectVersion, MendedRows] | None) -> Iterator[_Row]:
+    def _of_file(self, work: Work, mends: Mends | None) -> Iterator[_Row]:
         """Yield the rows of the file. Raises InputRefused and what reading raises."""
-        version = mended[1] if mended else cast("ObjectVersion", self.source)
-        lines = mended[2].get("", {}) if mended else None
+        version = mends.base if mends else cast("ObjectVersion", self.source)
+        lines = mends.rows.get("", {}) if mends else None
         with self.ports.drops.open(version) as raw:
             hashed = HashedSource(raw)
             found = open_values(version.key, work.key, cast("BinaryIO", hashed), lines)
             self.settings = dict(found.settings)
             for row in found.rows:
-                fix = "quote a value that has commas" if row.problem else ""
-                yield _Row(row.value, RejectedRow(row.line, row.columns, row.cells, row.problem, fix))
-            if mended is None:
+                yield _Row(row.value, RejectedRow(row.line, row.columns, row.cells, row.problem, row.fix))
+            if mends is None:
                 source = self.delivery.source.model_copy(update={"sha256": hashed.hexdigest()})
                 self.delivery = self.delivery.but(source=source)
 
