@@ -23,6 +23,7 @@ from finops_relay.delivery.receipt import Outcome
 from finops_relay.errors import InputRefused, Wait
 from finops_relay.formats import property_files, value_files
 from finops_relay.infracost.checks import SUGGESTED_VALUES
+from finops_relay.infracost.models import PolicyChange
 from finops_relay.jobs.config import MAX_CONFIG_BYTES, ServiceNowAsk, TagSync, parse
 from finops_relay.jobs.custom_properties import prepare as properties_prepare
 from finops_relay.jobs.mended import MAX_MENDS
@@ -711,6 +712,32 @@ def drift(w: InMemory) -> Callable[[], Delivery]:
     return lambda: w.deliver_values(*VALUES)
 
 
+def others_lost(w: InMemory) -> Callable[[], Delivery]:
+    first(w, *VALUES)
+    prepared = w.prepare(w.drop(f"{TAGS}/{KEY}.txt", "\n".join([*VALUES, "CC-1005", ""]).encode()))
+    assert prepared is not None
+    for operation, kind in (("updateTaggingPolicy", "lost_answer"), ("getTaggingPolicy", "reset")):
+        after = int(operation.startswith("get"))
+        w.vendor.faults.add([{"operation": operation, "fault": {"kind": kind}, "after": after, "times": 4}])
+    with pytest.raises(Wait):
+        w.step(prepared.id)
+    w.vendor.faults.clear()
+    client = w.client()
+    ours = tuple(tag for tag in client.tagging_policy(SLUG, POLICY).attributes.tags or () if tag.key == KEY)
+    client.update_tagging_policy(SLUG, POLICY, PolicyChange(tags=ours))
+    return lambda: w.deliver_values(*VALUES, "CC-1006")
+
+
+def columns_removed(w: InMemory) -> Callable[[], Delivery]:
+    w.deliver_file(f"{PROPERTIES}/p.csv", b"service,team,env\na,x,p\nb,y,q\n")
+    return lambda: w.deliver_file(f"{PROPERTIES}/p.csv", b"service,team\na,x\nb,y\n")
+
+
+def share_emptied(w: InMemory) -> Callable[[], Delivery]:
+    w.deliver_file(f"{PROPERTIES}/p.csv", b"service,team\na,x\nb,x\nc,x\nd,x\n")
+    return lambda: w.deliver_file(f"{PROPERTIES}/p.csv", b"service,team\na,x\nb,x\nc,\nd,\n")
+
+
 OBJECTED = (
     share_removed,
     number_removed,
@@ -721,6 +748,9 @@ OBJECTED = (
     new_tag,
     no_list,
     drift,
+    others_lost,
+    columns_removed,
+    share_emptied,
 )
 """In the order of the page's table."""
 GUARDS = table("guard", "objects to")

@@ -364,6 +364,7 @@ def test_a_plan_holds_up_nothing_and_is_remembered_nowhere(w: Syncs) -> None:
     held = w.deliver_values("a")
     plan = w.deliver_values("a", "b", "c", root="plan")
     assert w.plan(plan)["verdict"] == "would_deliver"
+    assert plan.group != held.group  # nor does it wait behind what is being written
     outcome(w, held, "held")
     outcome(w, w.decide(held))
     assert w.values() == ["a"]
@@ -553,6 +554,7 @@ def test_an_override_that_comes_after_a_delivery_was_held_is_for_the_next_one(w:
 def test_a_released_delivery_applies_the_very_plan_that_was_shown(w: Syncs) -> None:
     held = w.deliver_values("a", "b")
     done = w.decide(held)
+    assert w.asked.deliveries == [held.id]  # the queue of the function that delivers it
     receipt = outcome(w, done, accepted=2)
     assert w.values() == ["a", "b"]
     assert w.guards(done) == {"share_removed": "released"}
@@ -1118,6 +1120,19 @@ def test_a_run_that_still_waits_is_ended_by_the_next_days(w: Syncs) -> None:
     assert f"the newer run {new.id} reads the same source" in outcome(w, ended, "superseded")["reason"]
     w.run(new.id)
     outcome(w, w.finish(new.id))
+
+
+def test_a_planned_run_makes_no_other_needless(w: Syncs) -> None:
+    """Row 25: a person who looks what a waiting run would do does not end it."""
+    w.configure(relay_yaml(w))
+    w.servicenow.set_table(TABLE, applications(*FIVE)[TABLE])
+    w.servicenow.faults.add([{"operation": "*", "times": 2, "fault": {"kind": "status", "status": 503}}])
+    (begun,) = w.tick(START.replace(hour=3))
+    with pytest.raises(Wait):
+        w.run(begun.id)
+    assert w.plan(w.sync_now(root="plan"))["verdict"] == "would_deliver"
+    w.run(begun.id)
+    outcome(w, w.finish(begun.id))
 
 
 def test_a_run_that_a_file_has_overtaken_is_superseded(w: Syncs) -> None:

@@ -168,7 +168,7 @@ def test_the_plan_compares_with_what_was_sent_last_key_by_key(w: Syncs) -> None:
     assert w.plan(first)["steps"] == ["add 3: a, b, c"]
     done = w.deliver_file(KEY, b"service,team\na,x\nb,other\nc,z\nd,x\n")
     assert w.plan(done)["steps"] == ["add 1: d", "change 1: b"]
-    assert w.plan(done)["changed"]["first"] == [{"name": "b", "before": "b,y", "after": "b,other"}]
+    assert w.plan(done)["changed"]["first"] == [{"name": "b", "before": '{"team": "y"}', "after": '{"team": "other"}'}]
     assert outcome(w, done)["warnings"] == []
 
 
@@ -302,15 +302,66 @@ def test_a_newer_file_ends_a_held_one(w: Syncs) -> None:
     outcome(w, done, "superseded")
 
 
-def test_what_was_held_can_be_dropped_or_left_as_it_is_and_nothing_is_forgotten(w: Syncs) -> None:
+def test_what_was_held_can_be_dropped_and_nothing_is_forgotten(w: Syncs) -> None:
     """Row 16: what was sent last is what was sent last, whatever a person decides about another file."""
     w.deliver_file(KEY, A)
     short = b"service,team\na,x\n"
-    for decision, expected in (("drop", "rejected"), ("mark as arrived", "unchanged")):
-        outcome(w, w.decide(w.deliver_file(KEY, short), decision), expected)
-        outcome(w, w.deliver_file(KEY, short), "held")
-        outcome(w, w.deliver_file(KEY, A), "unchanged")
+    outcome(w, w.decide(w.deliver_file(KEY, short), "drop"), "rejected")
+    outcome(w, w.deliver_file(KEY, short), "held")
+    outcome(w, w.deliver_file(KEY, A), "unchanged")
     assert len(sent(w)) == 1
+
+
+def test_a_file_that_a_person_says_is_there_is_what_the_next_one_is_compared_with(w: Syncs) -> None:
+    """Row 16: nobody can ask what Infracost holds, so it is the file that is taken for ours."""
+    w.deliver_file(KEY, A)
+    short = b"service,team\na,x\n"
+    outcome(w, w.decide(w.deliver_file(KEY, short), "mark as arrived"), "unchanged")
+    outcome(w, w.deliver_file(KEY, short), "unchanged")
+    assert w.plan(w.deliver_file(KEY, A))["steps"] == ["add 2: b, c"]
+    assert len(sent(w)) == 2
+
+
+def test_rows_under_another_header_are_other_properties(w: Syncs) -> None:
+    """Row 16: the same lines mean something else, and the plan says so; a column less is a person's to decide."""
+    w.deliver_file(KEY, b"service,team,env\na,x,p\nb,y,q\n")
+    turned = w.deliver_file(KEY, b"service,env,team\na,x,p\nb,y,q\n")
+    assert w.plan(turned)["steps"][0] == "change 2: a, b"
+    held = w.deliver_file(KEY, b"service,env\na,x\nb,y\n")
+    assert w.guards(held) == {"columns_removed": "held", "share_emptied": "held"} or w.guards(held) == {
+        "columns_removed": "held"
+    }
+    blank = w.deliver_file(KEY, b"service,env,team\na,x,\nb,y,\n")
+    assert w.guards(blank) == {"share_emptied": "held"}
+    assert len(sent(w)) == 2
+
+
+def test_a_good_status_with_errors_in_its_body_is_no_delivery(w: Syncs) -> None:
+    """Row 10: it waits, and the file is sent again."""
+    said = {"errors": [{"detail": "nothing was imported"}]}
+    w.vendor.faults.add(
+        [{"operation": "uploadCustomProperties", "fault": {"kind": "status", "status": 200, "body": said}}]
+    )
+    done = w.deliver_file(KEY, A)
+    outcome(w, done)
+    assert w.waited
+    assert held(w) == A
+
+
+def test_after_a_send_that_nobody_heard_of_the_guards_look_at_both_files(w: Syncs) -> None:
+    """Row 16: nobody knows which of the two Infracost holds."""
+    rows = [f"k{number},x" for number in range(30)]
+    w.deliver_file(KEY, "\n".join(["service,team", *rows[:10], ""]).encode())
+    prepared = w.prepare(w.drop(KEY, "\n".join(["service,team", *rows, ""]).encode()))
+    assert prepared is not None
+    lost = {"operation": "uploadCustomProperties", "fault": {"kind": "lost_answer"}, "times": 4}
+    w.vendor.faults.add([lost])
+    with pytest.raises(Wait):
+        w.step(prepared.id)
+    w.vendor.faults.clear()
+    third = w.deliver_file(KEY, "\n".join(["service,team", *rows[:9], ""]).encode())
+    outcome(w, third, "held")
+    assert w.guards(third) == {"share_removed": "held"}
 
 
 # --- looking before leaping -------------------------------------------------------------------------------------------

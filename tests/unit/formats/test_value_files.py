@@ -245,7 +245,7 @@ class Endless:
 def test_a_list_without_an_end_is_refused_before_it_fills_the_memory(name: str) -> None:
     """Row 7: a ceiling on bytes, said in the refusal."""
     stream = Endless(b"\n")
-    with pytest.raises(InputRefused, match="the list is larger than 100,000,000 bytes"):
+    with pytest.raises(InputRefused, match="the list is larger than 10,000,000 bytes"):
         open_values(name, TAG, stream)
     assert stream.given < MAX_BYTES + (2 << 20)
 

@@ -245,7 +245,7 @@ def test_a_vendor_that_lost_another_tag_meanwhile_is_told_on() -> None:
     new = {**APP, "allowedValues": ["x"]}
     after = {"id": POLICY, "attributes": {"name": "Tags", "tags": [new, {**TEAM, "mandatory": False}]}}
     client = answering(iter([{"data": held}, {"data": after}, {"data": after}]))
-    with pytest.raises(ChangeNotKept, match="other tags are not what they were: env, team"):
+    with pytest.raises(ChangeNotKept, match="not as before the change: tag env, tag team"):
         client.set_allowed_values(SLUG, POLICY, "app_id", ["x"])
 
 

@@ -219,6 +219,15 @@ def test_where_nobody_can_tell_what_was_changed_a_person_is_asked() -> None:
     assert [(one.guard, one.says) for one in found] == [(Guard.DRIFT, "what was last applied is lost")]
 
 
+def test_properties_that_would_vanish_from_keys_that_stay_are_guarded() -> None:
+    """Row 16: a field that comes back blank for every row empties a column, and no key is removed."""
+    (gone,) = judged(numbered(1), numbered(1), columns_removed=("env", "team"))
+    assert gone.says == "the columns 'env', 'team' would be removed, with the properties of every key"
+    assert judged(numbered(1), numbered(1), filled=10, emptied=3) == ()
+    (emptied,) = judged(numbered(1), numbered(1), filled=10, emptied=4)
+    assert emptied.says == "4 of 10 properties would be emptied (40%; 30% may be emptied at once)"
+
+
 # --- overrides --------------------------------------------------------------------------------------------------------
 
 OBJECTED: dict[Guard, tuple[State, State, dict[str, Any]]] = {
@@ -230,6 +239,9 @@ OBJECTED: dict[Guard, tuple[State, State, dict[str, Any]]] = {
     Guard.LOOKALIKES: (numbered(1), State(items={"v0000": "", "V0000": ""}), {}),
     Guard.NEW_TAG: (State(), numbered(1), {"new": "no such tag"}),
     Guard.DRIFT: (numbered(1), numbered(1), {"lost": "lost"}),
+    Guard.COLUMNS_REMOVED: (numbered(1), numbered(1), {"columns_removed": ("team",)}),
+    Guard.SHARE_EMPTIED: (numbered(1), numbered(1), {"filled": 10, "emptied": 4}),
+    Guard.OTHERS_LOST: (numbered(1), numbered(1), {"others_lost": "tag env"}),
 }
 
 

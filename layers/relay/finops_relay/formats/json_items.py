@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -43,8 +44,8 @@ class Doubled(dict[str, Any]):
 
     def __init__(self, pairs: Sequence[tuple[str, Any]]) -> None:
         super().__init__(pairs)
-        names = [name for name, _ in pairs]
-        self.name = next(name for name in names if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        self.name = next(name for name, count in counts.items() if count > 1)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

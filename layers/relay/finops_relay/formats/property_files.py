@@ -6,7 +6,10 @@ judged before it is sent.
 
 from __future__ import annotations
 
+import csv
 import io
+import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,9 +19,10 @@ from finops_relay.formats.csv_rows import Readable, Record, RecordReader, csv_li
 from finops_relay.formats.json_items import HALF
 from finops_relay.formats.rejected_rows import RejectedRow
 
-MAX_BYTES = 50_000_000
-"""Of a file: it is held in memory, and sent as one body."""
-MAX_ROWS = 1_000_000
+MAX_BYTES = 20_000_000
+"""Of a file: it is held in memory, with what was sent before, and sent as one body."""
+MAX_ROWS = 250_000
+"""Blank lines included."""
 _BOM = b"\xef\xbb\xbf"
 Reject = Callable[[RejectedRow], object]
 
@@ -115,36 +119,49 @@ def made(header: Sequence[str], rows: Mapping[str, str]) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def rows_of(data: bytes) -> dict[str, str]:
-    """Return the rows of a file that was sent, by key."""
-    return checked("what was sent last", data, lambda _: None).rows
+def meaning_of(data: bytes) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return what a checked file means: its columns, and each key's properties as JSON, whatever their order.
+
+    The same rows under another header are something else, and so is a row whose columns have changed places.
+    """
+    found = checked("what was prepared", data, lambda _: None)
+    columns = tuple(column.strip() for column in found.header)
+    return columns, {key: _meaning(columns, line) for key, line in found.rows.items()}
+
+
+def _meaning(columns: Sequence[str], line: str) -> str:
+    values = next(csv.reader(io.StringIO(line, newline="")))
+    named = {column: value for column, value in zip(columns[1:], values[1:], strict=True) if value}
+    return json.dumps(named, sort_keys=True, ensure_ascii=False)
 
 
 def _with_bytes(name: str, data: bytes) -> Iterator[tuple[Record, bytes]]:
-    """Yield each record with the bytes that it was written in."""
-    offsets = [0]
-    at = data.find(b"\n")
-    while at >= 0:
-        offsets.append(at + 1)
-        at = data.find(b"\n", at + 1)
-    offsets.append(len(data))
+    """Yield each record with the bytes that it was written in. Raises InputRefused when there are too many."""
     former: Record | None = None
-    for record in RecordReader(name, io.BytesIO(data)):
+    begin = end = 0
+    for number, record in enumerate(RecordReader(name, io.BytesIO(data))):
+        if number > MAX_ROWS:
+            fix = "leave out what nobody filters or groups by, and blank lines"
+            raise InputRefused(f"there are more than {MAX_ROWS:,} lines", file=name, line=record.line, fix=fix)
         if former is not None:
-            yield former, data[offsets[former.line - 1] : offsets[record.line - 1]]
+            for _ in range(record.line - former.line):
+                end = data.index(b"\n", end) + 1
+            yield former, data[begin:end]
+            begin = end
         former = record
     if former is not None:
-        yield former, data[offsets[former.line - 1] :]
+        yield former, data[begin:]
 
 
 def _header(name: str, record: Record) -> tuple[str, ...]:
     """Return the names of the columns. Raises InputRefused."""
     names = [value.strip() for value in record.values]
     fix = "name every column once; the first one is the key"
+    twice = {column for column, count in Counter(names).items() if count > 1}
     for column in names:
         if not column or not column.isprintable():
             raise InputRefused("a column has no name", file=name, line=record.line, value=",".join(names), fix=fix)
-        if names.count(column) > 1:
+        if column in twice:
             raise InputRefused("a column stands twice", file=name, line=record.line, value=column, fix=fix)
     if len(names) == 1:
         fix = "put the properties beside the key, with commas between them"

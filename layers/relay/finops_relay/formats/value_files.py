@@ -15,9 +15,9 @@ from finops_relay.formats.cost_records import Mending
 from finops_relay.formats.csv_rows import Readable, RecordReader, is_blank
 from finops_relay.formats.json_items import DECODER, ESCAPED_HALF, HALF, Doubled, escaped, scalar_text
 
-MAX_BYTES = 100_000_000
-"""Of a list: a million values of a hundred characters."""
-MAX_ROWS = 1_000_000
+MAX_BYTES = 10_000_000
+"""Of a list: what a policy holds is read back whole, and a JSON document is held as objects, ten times as large."""
+MAX_ROWS = 250_000
 SUFFIXES = (".csv", ".json", ".txt")
 VALUE_COLUMNS = frozenset({"value", "values", "allowed_value", "allowed_values", "allowedvalues"})
 SETTINGS: Mapping[str, type] = {"message": str, "mandatory": bool}

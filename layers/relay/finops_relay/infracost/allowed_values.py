@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from finops_relay.errors import InputRefused
@@ -58,11 +59,7 @@ def tags_with(
 def is_set(policy: TaggingPolicy, key: str, values: tuple[str, ...], settings: Mapping[str, object] = NOTHING) -> bool:
     """Return whether the tag allows just *values*, in whatever order, and has the *settings*."""
     tag = policy.tags.get(key)
-    if (
-        tag is None
-        or tag.value_type != ValueType.LIST
-        or any(getattr(tag, name) != settings[name] for name in settings)
-    ):
+    if tag is None or tag.value_type != ValueType.LIST or _unset(tag, settings):
         return False
     return sorted(tag.allowed_values or ()) == list(values)
 
@@ -74,7 +71,7 @@ def difference(
     tag = policy.tags.get(key)
     if tag is None or tag.value_type != ValueType.LIST:
         return f"tag {key!r} is not there, or no LIST"
-    other = [name for name in settings if getattr(tag, name) != settings[name]]
+    other = _unset(tag, settings)
     if other:
         return f"tag {key!r} does not show the {', '.join(other)} that was sent"
     held = set(tag.allowed_values or ())
@@ -82,11 +79,56 @@ def difference(
     return f"tag {key!r} lacks {missing} of what was sent, and has {besides} besides (five of each at most)"
 
 
-def lost_tags(before: TaggingPolicy, after: TaggingPolicy, key: str) -> list[str]:
-    """Return the keys of the other tags that lost something; what the vendor added by itself is no loss."""
-    others = [tag for tag in before.attributes.tags or () if tag.key != key]
-    shown = [_said(tag) for tag in after.attributes.tags or ()]
-    return [tag.key for tag in others if not any(_within(_said(tag), said) for said in shown)]
+BESIDE = ("name", "message", "pr_comment", "block_pr", "filters")
+"""Of a policy: what we know of it beside its tags. Times of changes change with each."""
+
+
+def beside(policy: TaggingPolicy, key: str, ours: Iterable[str] = ()) -> dict[str, Any]:
+    """Return what a policy holds beside what is ours of one tag, as JSON: what setting it must leave as it is.
+
+    Args:
+        policy: as it was read.
+        key: of our tag.
+        ours: its attributes that are set, beside the values and their type.
+    """
+    kept = policy.attributes.model_dump(exclude_none=True, include=set(BESIDE))
+    own = policy.tags.get(key)
+    mine = own.model_dump(exclude_none=True, include={"message", "mandatory"} - set(ours)) if own else {}
+    others = {tag.key: tag.model_dump(exclude_none=True) for tag in policy.attributes.tags or () if tag.key != key}
+    found: dict[str, Any] = _plain({"policy": kept, "tag": mine, "tags": others})
+    return found
+
+
+def lost_beside(kept: Mapping[str, Any], policy: TaggingPolicy, key: str) -> list[str]:
+    """Return what is not as it was of *kept*, in words; what the vendor added by itself is no loss."""
+    now = beside(policy, key)
+    lost = [f"tag {name}" for name, said in kept["tags"].items() if not _within(said, now["tags"].get(name, {}))]
+    lost += [f"{name} of tag {key}" for name, said in kept["tag"].items() if now["tag"].get(name) != said]
+    return lost + [
+        f"{name} of the policy" for name, said in kept["policy"].items() if not _within({name: said}, now["policy"])
+    ]
+
+
+def _plain(found: object) -> Any:  # noqa: ANN401 -- JSON
+    """Return what can be kept as JSON, each number in one spelling: one may come back written otherwise."""
+    match found:
+        case dict():
+            return {str(name): _plain(value) for name, value in found.items()}
+        case list() | tuple():
+            return [_plain(value) for value in found]
+        case bool() | str() | None:
+            return found
+        case _:
+            return f"{Decimal(str(found)).normalize():f}"
+
+
+def _unset(tag: HeldTag, settings: Mapping[str, object]) -> list[str]:
+    """Return the settings that a tag does not have; an empty text is none."""
+    return [name for name, value in settings.items() if _some(getattr(tag, name)) != _some(value)]
+
+
+def _some(value: object) -> object:
+    return None if value == "" else value
 
 
 def _within(part: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:
@@ -106,11 +148,6 @@ def _alike(one: object, other: object) -> bool:
             return False
         left.remove(each)
     return not left
-
-
-def _said(tag: HeldTag) -> dict[str, Any]:
-    """Return what a tag says, without what is empty."""
-    return tag.model_dump(exclude_none=True)
 
 
 def warnings_of(tag: HeldTag | None) -> tuple[str, ...]:

@@ -21,9 +21,10 @@ from finops_relay.infracost.advice import advice
 from finops_relay.infracost.allowed_values import (
     NOTHING,
     AllowedValues,
+    beside,
     difference,
     is_set,
-    lost_tags,
+    lost_beside,
     tags_with,
     warnings_of,
 )
@@ -93,7 +94,25 @@ class Infracost:
 
     def tagging_policy(self, slug: str, policy_id: str) -> TaggingPolicy:
         """Return a tagging policy. Safe to repeat."""
-        return _data(self.http.request("GET", POLICY, ids=_policy(slug, policy_id), safe=True), TaggingPolicy)
+        return _data(self._tagging_policy(slug, policy_id), TaggingPolicy)
+
+    def whole_tagging_policy(self, slug: str, policy_id: str) -> TaggingPolicy:
+        """Return a tagging policy whose tags are going to be written back, all of them. Safe to repeat.
+
+        Raises AnswerNotUnderstood when the answer is about another policy, or names no list of tags: written back, it
+        would take away what it does not show.
+        """
+        answer = self._tagging_policy(slug, policy_id)
+        found = _data(answer, TaggingPolicy)
+        if found.id.lower() != policy_id.lower():
+            msg = f"the answer is about policy {found.id!r}, not about the one that was asked for"
+            raise AnswerNotUnderstood(msg, answer.call)
+        if found.attributes.tags is None:
+            raise AnswerNotUnderstood("the answer names no list of tags", answer.call)
+        return found
+
+    def _tagging_policy(self, slug: str, policy_id: str) -> Answer:
+        return self.http.request("GET", POLICY, ids=_policy(slug, policy_id), safe=True)
 
     def create_tagging_policy(self, slug: str, new: PolicyChange) -> TaggingPolicy:
         """Create a tagging policy. NOT safe to repeat: each call makes another one.
@@ -151,18 +170,18 @@ class Infracost:
             ChangeNotKept: the vendor shows something else afterwards.
         """
         wanted = list_of(key, values)
-        before = before or self.tagging_policy(slug, policy_id)
+        before = before or self.whole_tagging_policy(slug, policy_id)
         tags = tags_with(before, key, wanted, settings, adopt=adopt)
         former = set(before.tags[key].allowed_values or ()) if key in before.tags else set()
         if is_set(before, key, wanted, settings):
             return AllowedValues(before, (), (), warnings_of(before.tags[key]), changed=False)
         body = _resource("tagging-policies", PolicyChange(tags=tags).body())
         answer = self.http.request("PATCH", POLICY, ids=_policy(slug, policy_id), body=body, safe=True)
-        after = self.tagging_policy(slug, policy_id)
-        lost = lost_tags(before, after, key)
+        after = self.whole_tagging_policy(slug, policy_id)
+        lost = lost_beside(beside(before, key, settings), after, key)
         if lost or not is_set(after, key, wanted, settings):
             said = difference(after, key, wanted, settings)
-            msg = f"other tags are not what they were: {', '.join(lost)}" if lost else said
+            msg = f"not as before the change: {', '.join(lost)}" if lost else said
             raise ChangeNotKept(msg, answer.call)
         return AllowedValues(
             after,
@@ -229,7 +248,11 @@ class Infracost:
         """
         check_properties(csv)
         ids = {"orgSlug": slug}
-        return self.http.request("POST", PROPERTIES, ids=ids, body=csv, media_type="text/csv", safe=True).request_id
+        answer = self.http.request("POST", PROPERTIES, ids=ids, body=csv, media_type="text/csv", safe=True)
+        said = answer.json() if answer.body.lstrip()[:1] == b"{" else None
+        if isinstance(said, dict) and (said.get("errors") or said.get("error")):
+            raise AnswerNotUnderstood("the answer is a good one by its status, and names errors", answer.call)
+        return answer.request_id
 
     # --- price books (contract: "Price Books") ----------------------------------------------------------------------
 

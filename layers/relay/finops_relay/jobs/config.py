@@ -6,7 +6,8 @@ Published as `docs/relay.schema.json`; a test keeps that file true.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -104,6 +105,7 @@ class Billing(BillingRules):
         )
 
 
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 Alias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 TagKey = Annotated[str, Field(min_length=1, max_length=256)]
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
@@ -245,12 +247,7 @@ class RelayConfig(Strict):
 
     @model_validator(mode="after")
     def _one_name_a_policy(self) -> Self:
-        named = dict[tuple[str | None, str], str]()
-        for alias, config in self.tagging_policies.items():
-            other = named.setdefault((config.slug, config.id or alias), alias)
-            if other != alias:
-                msg = f"tagging_policies.{other} and tagging_policies.{alias} are one policy: put their tags together"
-                raise ValueError(msg)
+        _refuse_two_names(self.tagging_policies, "")
         return self
 
     @model_validator(mode="after")
@@ -290,6 +287,7 @@ class Effective(Strict):
 
     @model_validator(mode="after")
     def _one_book_an_organization(self) -> Self:
+        _refuse_two_names(self.relay.tagging_policies, self.slug)
         both = {o.lower() for o in self.aws_organizations} & {o.lower() for o in self.azure_organizations}
         if both:
             msg = (
@@ -298,6 +296,23 @@ class Effective(Strict):
             )
             raise ValueError(msg)
         return self
+
+
+def one_spelling(policy_id: str) -> str:
+    """Return a policy's id as all of us spell it: a UUID is the same in either case."""
+    return policy_id.lower() if _UUID.fullmatch(policy_id) else policy_id
+
+
+def _refuse_two_names(policies: Mapping[str, PolicyConfig], slug: str) -> None:
+    """Refuse two configurations of one policy, of which each would undo what the other does. Raises ValueError."""
+    named = dict[tuple[str, str], str]()
+    ids = {one_spelling(config.id): alias for alias, config in policies.items() if config.id}
+    for alias, config in policies.items():
+        other = named.setdefault((config.slug or slug, one_spelling(config.id or alias)), alias)
+        other = ids.get(one_spelling(alias), other) if other == alias else other
+        if other != alias:
+            msg = f"tagging_policies.{other} and tagging_policies.{alias} are one policy: put their tags together"
+            raise ValueError(msg)
 
 
 def schema_json() -> str:

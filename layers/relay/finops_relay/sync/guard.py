@@ -6,6 +6,7 @@ three that loses one has lost a third.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
@@ -20,6 +21,7 @@ from finops_relay.sync.state import State
 
 MAX_SHARE_REMOVED = 0.3
 """What octodns takes for safe too (docs, "MAX_SAFE_DELETE_PCENT")."""
+_ISO = re.compile(r"\d{4}-\d{2}-\d{2}(?!\d)")
 NAMED = 10
 """Lookalikes that a verdict names."""
 _A_DATE = "write a date such as 2026-12-31"
@@ -36,6 +38,9 @@ class Guard(StrEnum):
     LOOKALIKES = "lookalikes"
     NEW_TAG = "new_tag"
     DRIFT = "drift"
+    COLUMNS_REMOVED = "columns_removed"
+    SHARE_EMPTIED = "share_emptied"
+    OTHERS_LOST = "others_lost"
 
 
 class Override(BaseModel):
@@ -53,11 +58,12 @@ class Override(BaseModel):
     @classmethod
     def _end_of_day(cls, given: object) -> object:
         """Read a date alone as its end, and a moment without a zone as UTC."""
-        if isinstance(given, str) and len(given) == len("2026-12-31"):
-            try:
+        if isinstance(given, str):
+            if not _ISO.match(given):
+                msg = "write a date such as 2026-12-31"
+                raise ValueError(msg)
+            if len(given) == len("2026-12-31"):
                 given = date.fromisoformat(given)
-            except ValueError:
-                return given
         if isinstance(given, date) and not isinstance(given, datetime) and given < date.max:
             return datetime.combine(given + timedelta(days=1), time(), UTC)
         if isinstance(given, date | int | float) and not isinstance(given, datetime):
@@ -103,6 +109,14 @@ class Facts(BaseModel):
     """What would be made that is not there, where a person should say so first."""
     lost: str = ""
     """Why nobody can tell what was changed by hand since."""
+    others_lost: str = ""
+    """What stood beside ours before our last write, and does not now."""
+    columns_removed: tuple[str, ...] = ()
+    """Of custom properties."""
+    filled: int = 0
+    """Cells of custom properties that have something so far."""
+    emptied: int = 0
+    """Of those, the ones that would have nothing although their key and their column stay."""
 
 
 class Verdict(BaseModel):
@@ -191,9 +205,21 @@ def _sizes(desired: State, facts: Facts, guards: Guards) -> Iterable[tuple[Guard
         yield Guard.SOURCE_GROWN, f"{grown}: a filter that the source ignores looks like this"
 
 
+def _cells(facts: Facts, guards: Guards) -> Iterable[tuple[Guard, str]]:
+    """Yield what is said to properties that would vanish from keys that stay."""
+    if facts.columns_removed:
+        names = ", ".join(map(repr, facts.columns_removed[:NAMED]))
+        yield Guard.COLUMNS_REMOVED, f"the columns {names} would be removed, with the properties of every key"
+    if facts.emptied > _of(guards.max_share_removed, facts.filled):
+        most = f"{guards.max_share_removed:.0%} may be emptied at once"
+        share = f"{facts.emptied / facts.filled:.0%}; {most}"
+        yield Guard.SHARE_EMPTIED, f"{facts.emptied:,} of {facts.filled:,} properties would be emptied ({share})"
+
+
 def _objections(found: Plan, desired: State, facts: Facts, guards: Guards) -> Iterable[tuple[Guard, str]]:
     yield from _removals(found, desired, facts, guards)
     yield from _sizes(desired, facts, guards)
+    yield from _cells(facts, guards)
     alike = lookalikes(desired.items, found.added)
     if alike:
         more = f" and {len(alike) - NAMED:,} more" if len(alike) > NAMED else ""
@@ -201,6 +227,8 @@ def _objections(found: Plan, desired: State, facts: Facts, guards: Guards) -> It
         yield Guard.LOOKALIKES, f"{facts.noun} differ in case or punctuation only: {said}{more}"
     if facts.new:
         yield Guard.NEW_TAG, facts.new
+    if facts.others_lost:
+        yield Guard.OTHERS_LOST, facts.others_lost
     if facts.lost:
         yield Guard.DRIFT, facts.lost
     elif found.drift:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import override
 
@@ -14,8 +15,8 @@ from finops_relay.delivery.ports import Ports
 from finops_relay.delivery.receipt import Outcome
 from finops_relay.delivery.telling import announce
 from finops_relay.delivery.waits import Waits
-from finops_relay.errors import SourceGone
-from finops_relay.formats.property_files import rows_of
+from finops_relay.errors import InputRefused, SourceGone
+from finops_relay.formats.property_files import meaning_of
 from finops_relay.jobs.custom_properties.remembered import Work
 from finops_relay.jobs.syncing.remembered import owned_of
 from finops_relay.jobs.syncing.run import SyncRun
@@ -24,6 +25,9 @@ from finops_relay.sync.state import State
 
 if TYPE_CHECKING:
     from finops_relay.infracost.client import Infracost  # loads httpx, which the first message does
+
+COLUMNS = "columns"
+"""The setting that holds the names of the columns, in their order, as JSON."""
 
 
 def deliver(delivery: Delivery, ports: Ports, vendor: Callable[[str], Infracost], waits: Waits) -> Delivery:
@@ -49,18 +53,20 @@ def deliver(delivery: Delivery, ports: Ports, vendor: Callable[[str], Infracost]
 class _Run(SyncRun[Work]):
     """One invocation's work on one delivery."""
 
-    first: bool = False
-    """Whether nothing of ours was sent before."""
+    blind: ClassVar[bool] = True
+    former: State | None = None
+    """What was sent last; None before the first time."""
 
     @override
     def desired(self) -> State:
-        return State(items=rows_of(self._body()))
+        columns, rows = meaning_of(self._body())
+        return State(items=rows, settings={COLUMNS: json.dumps(columns, ensure_ascii=False)})
 
     @override
     def remote(self, applied: State | None) -> State:
         """Return what was last sent: there is no way to read it back."""
-        self.first = applied is None
-        return applied or State()
+        self.former = applied
+        return applied or State(settings=self.desired().settings)
 
     @override
     def compared(self, applied: State | None) -> State | None:
@@ -73,16 +79,34 @@ class _Run(SyncRun[Work]):
 
     @override
     def facts(self, desired: State) -> Facts:
-        return Facts(rows=self.work.rows, noun="keys")
+        facts = Facts(rows=self.work.rows, noun="keys")
+        if self.former is None:
+            return facts
+        was, now = _columns(self.former), _columns(desired)
+        gone = tuple(column for column in was if column not in now)
+        before = {key: _cells(said) for key, said in self.former.items.items()}
+        emptied = sum(
+            len(cells - _cells(desired.items[key]) - set(gone)) for key, cells in before.items() if key in desired.items
+        )
+        filled = sum(map(len, before.values()))
+        return facts.model_copy(update={"columns_removed": gone, "filled": filled, "emptied": emptied})
+
+    @override
+    def taken_over(self, desired: State, remote: State) -> State:
+        """Return the file's own rows: nobody can ask what Infracost holds, so the person says that it is just this."""
+        return desired
 
     @override
     def notes(self, desired: State) -> list[str]:
-        if not self.first:
+        if self.former is not None:
             return []
         return ["nothing of ours was sent before, and Infracost cannot be asked: nobody can tell what this replaces"]
 
     @override
     def write(self, desired: State) -> str:
+        if not desired.items:  # a line break in the header makes two lines of it, and no row
+            fix = "send a header and rows: a file without rows empties what Infracost holds"
+            raise InputRefused("there is no row", file=self.delivery.source.key, fix=fix)
         return self.vendor(self.work.slug).upload_custom_properties(self.work.slug, self._body())
 
     def _body(self) -> bytes:
@@ -93,3 +117,14 @@ class _Run(SyncRun[Work]):
             msg = f"the spool's {unit.spool_key} is not what was prepared"
             raise SourceGone(msg)
         return body
+
+
+def _columns(state: State) -> list[str]:
+    """Return the names of the columns beside the key."""
+    found: list[str] = json.loads(str(state.settings.get(COLUMNS) or "[]"))
+    return found[1:]
+
+
+def _cells(said: str) -> set[str]:
+    """Return the columns in which a key has something."""
+    return set(json.loads(said))

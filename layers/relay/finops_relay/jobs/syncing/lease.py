@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 
+from pydantic import Field
+
 from finops_relay.delivery.ledger import Target
 from finops_relay.delivery.ports import Ports
 from finops_relay.delivery.receipt import Frozen
@@ -22,11 +24,21 @@ MARGIN_S = 5.0
 """Clocks of two machines may differ; a call that was sent may be carried out a little later."""
 
 
+class Wrote(Frozen):
+    """A write that was verified."""
+
+    before: str
+    """Fingerprint of what stood there before."""
+    at: datetime
+
+
 class Lease(Frozen):
     """Who is at a target, and until when at the latest. Kept as ``Target.content``."""
 
     by: str = ""
     until: datetime | None = None
+    wrote: dict[str, Wrote] = Field(default_factory=dict)
+    """By what is ours there: our last write."""
 
 
 class Taken(Exception):
@@ -53,7 +65,7 @@ def leased(ports: Ports, target: str, by: str) -> Iterator[None]:
         lease = Lease.model_validate(found.content)
         if lease.by not in {"", by} and lease.until is not None and lease.until > now:
             return found
-        mine = Lease(by=by, until=now + timedelta(seconds=left))
+        mine = lease.model_copy(update={"by": by, "until": now + timedelta(seconds=left)})
         return found.but(content=mine.model_dump(mode="json"))
 
     lease = Lease.model_validate(change_target(ports, target, taken).content)
@@ -68,4 +80,21 @@ def leased(ports: Ports, target: str, by: str) -> Iterator[None]:
 
 def _without(found: Target, by: str) -> Target:
     lease = Lease.model_validate(found.content)
-    return found.but(content=Lease().model_dump(mode="json")) if lease.by == by else found
+    free = lease.model_copy(update={"by": "", "until": None})
+    return found.but(content=free.model_dump(mode="json")) if lease.by == by else found
+
+
+def wrote(ports: Ports, target: str, name: str, before: str) -> None:
+    """Remember a verified write of *name* at *target*, where *before* is the fingerprint of what stood there."""
+
+    def now(found: Target) -> Target:
+        lease = Lease.model_validate(found.content)
+        writes = {**lease.wrote, name: Wrote(before=before, at=ports.clock.now())}
+        return found.but(content=lease.model_copy(update={"wrote": writes}).model_dump(mode="json"))
+
+    change_target(ports, target, now)
+
+
+def last_writes(ports: Ports, target: str) -> dict[str, Wrote]:
+    """Return our last write of everything that is ours at *target*."""
+    return Lease.model_validate(ports.ledger.target(target).content).wrote

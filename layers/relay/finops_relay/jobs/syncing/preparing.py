@@ -43,7 +43,7 @@ SCHEDULE = "schedule"
 """Where the key of a run begins that no file has asked for."""
 CATCH_UP = timedelta(hours=3)
 """How long after its hour a run is still begun, should ticks have been missed: the same one, whichever begins it."""
-TIME_EACH = 1_000
+TIME_EACH = 50
 """Records between two looks at the time that is left."""
 
 
@@ -369,12 +369,13 @@ def overtaken(ports: Ports, delivery: Delivery, owned: str) -> str:
     """Return the newer run of the same source that makes this one needless; remember this one where there is none."""
     if delivery.dry_run:
         return ""
-    newer = ""
+    newer, ended = "", ports.ledger.delivery(owned_of(ports.ledger.target(owned)).begun)
+    idle = ended is not None and ended.outcome in {Outcome.REJECTED, Outcome.FAILED}  # it came to nothing
 
     def now(target: Target) -> Target:
         nonlocal newer
         known = owned_of(target)
-        newer = known.begun if known.begun_order > delivery.order else ""
+        newer = known.begun if known.begun_order > delivery.order and not idle else ""
         if newer or known.begun == delivery.id:
             return target
         changes = {"begun": delivery.id, "begun_order": delivery.order}

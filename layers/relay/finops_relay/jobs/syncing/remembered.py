@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field
+
 from finops_relay.delivery.identity import digest
 from finops_relay.delivery.ledger import Delivery, Target
 from finops_relay.delivery.ports import Ports
@@ -29,6 +34,10 @@ class SyncWork(StepWork):
     """The delivery whose rejected rows this one mends."""
     planned: str = ""
     """Fingerprint of what the vendor held when the plan was made that a person is asked about."""
+    asked: tuple[str, ...] = ()
+    """The guards that the person was told of: a release passes no other."""
+    unkept: int = 0
+    """Writes that the vendor has accepted and not kept."""
 
 
 class Owned(Frozen):
@@ -73,17 +82,25 @@ def plan_key(delivery: Delivery) -> str:
     return f"state/{delivery.kind}/plans/{delivery.id}.json"
 
 
-def kept_state(ports: Ports, bucket: str, key: str) -> State:
+class Kept(State):
+    """A state as it is kept."""
+
+    beside: dict[str, Any] = Field(default_factory=dict)
+    """What stood beside ours at the vendor before it was written."""
+
+
+def kept_state(ports: Ports, bucket: str, key: str) -> Kept:
     """Return a state that was kept in the drops bucket. Raises SourceGone, SourceForbidden, ShortRead."""
     with ports.drops.open(ports.drops.pin(bucket, key)) as stream:
         text = stream.read()
     try:
-        return State.model_validate_json(text)
+        return Kept.model_validate_json(text)
     except ValueError:
         msg = f"{key} is not what was kept there"
         raise SourceGone(msg) from None
 
 
-def keep_state(ports: Ports, key: str, state: State) -> None:
-    """Keep a state in the drops bucket."""
-    ports.drops.put(key, state.model_dump_json().encode(), "application/json")
+def keep_state(ports: Ports, key: str, state: State, beside: Mapping[str, Any]) -> None:
+    """Keep a state in the drops bucket, with what stands beside it."""
+    kept = Kept(items=state.items, settings=state.settings, beside=dict(beside))
+    ports.drops.put(key, kept.model_dump_json().encode(), "application/json")

@@ -10,7 +10,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from typing_extensions import override
 
@@ -18,11 +18,12 @@ from finops_relay.delivery import commands
 from finops_relay.delivery.ledger import Delivery, Target, clip
 from finops_relay.delivery.receipt import Outcome
 from finops_relay.delivery.telling import announce, conclude
-from finops_relay.errors import InputRefused, SourceGone
+from finops_relay.errors import ChangeNotKept, InputRefused, SourceGone
 from finops_relay.jobs.opening import change_target
 from finops_relay.jobs.steps import Steps, moved
 from finops_relay.jobs.syncing.lease import Taken, leased
 from finops_relay.jobs.syncing.remembered import (
+    Kept,
     Owned,
     SyncWork,
     change_owned,
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 MAX_SAYS = 1_000
 """Characters of what a guard says in a receipt."""
+MAX_UNKEPT = 5
+"""Writes that the vendor accepts and does not show, before a person is asked: it may keep them in another form."""
 LOOK_AGAIN_S = 30.0
 """Longest wait for a run that has the target: most end far before their lease."""
 
@@ -54,6 +57,8 @@ class SyncRun(Steps[SyncWorkT], Generic[SyncWorkT]):
     vendor: Callable[[str], Infracost]
     found: Plan | None = None
     """The plan, once it was made."""
+    blind: ClassVar[bool] = False
+    """Whether the vendor cannot be asked what it holds."""
 
     # --- what a kind says ---------------------------------------------------------------------------------------------
 
@@ -75,6 +80,19 @@ class SyncRun(Steps[SyncWorkT], Generic[SyncWorkT]):
     @abstractmethod
     def facts(self, desired: State) -> Facts:
         """Return what the guards look at beside the plan."""
+
+    def beside(self) -> dict[str, Any]:
+        """Return what stands beside ours at the vendor, as JSON: a write must leave it as it is."""
+        return {}
+
+    def lost_beside(self, kept: Mapping[str, Any]) -> list[str]:
+        """Return what of it is not as it was any more, in words."""
+        del kept
+        return []
+
+    def taken_over(self, desired: State, remote: State) -> State:
+        """Return what is ours once a person has said that what the vendor holds is right."""
+        return remote.owned(desired.settings)
 
     def sure(self, target: Target) -> bool:
         """Return whether the vendor can be taken at its word that there is nothing to do."""
@@ -169,32 +187,48 @@ class SyncRun(Steps[SyncWorkT], Generic[SyncWorkT]):
         target = self.ports.ledger.target(self.work.owned)
         owned, desired = owned_of(target), self.desired()
         applied, lost = self._applied(owned)
-        remote = self.remote(applied)
-        applied = self._heard_after_all(owned, remote, applied)
+        remote, pending = self.remote(applied), self._pending(owned)
+        arrived = pending is not None and remote.owned(pending.settings).fingerprint == pending.fingerprint
+        applied = pending if arrived else applied
         found = self.found = plan(remote, desired, self.compared(applied))
-        nothing = found.nothing and self.sure(target)
-        known = self.facts(desired).model_copy(
-            update={"rows_before": owned.rows if owned.state else None, "lost": lost}
-        )
+        gone = self.lost_beside(pending.beside) if pending is not None else []
+        nothing = found.nothing and self.sure(target) and not gone
+        others = f"not as before our last write: {', '.join(gone[:20])}" if gone else ""
+        before = owned.rows if owned.state else None
+        known = self.facts(desired).model_copy(update={"rows_before": before, "lost": lost, "others_lost": others})
         now = self.now()
         verdicts = () if nothing else judge(found, desired, known, self.work.guards, now)
-        fingerprint = remote.owned(desired.settings).fingerprint
-        goes_on = released and fingerprint == self.work.planned
-        self._tell(found, verdicts, released_by=self.work.decided_by if goes_on else "")
-        self.delivery = self.delivery.warn(*expired(self.work.guards.overrides, now), *self.notes(desired))
+        if not nothing and self.blind and pending is not None:  # nobody knows which of the two the vendor holds
+            also = judge(plan(pending, desired, None), desired, known, self.work.guards, now)
+            verdicts += tuple(one for one in also if one.guard not in {verdict.guard for verdict in verdicts})
         refusing = [verdict for verdict in verdicts if verdict.refuses]
+        fingerprint = remote.owned(desired.settings).fingerprint
+        late = self._late(fingerprint, refusing) if released else ""
+        goes_on = released and not late
+        if not (nothing and self.delivery.intent and self.delivery.plan):  # else the plan that was applied stays
+            self._tell(found, verdicts, released_by=self.work.decided_by if goes_on else "")
+        self.delivery = self.delivery.warn(*expired(self.work.guards.overrides, now), *self.notes(desired))
         if nothing:
             same = applied is not None and applied.fingerprint == desired.fingerprint
-            self._nothing_to_do(desired, known=same and not owned.pending)
+            self._nothing_to_do(desired, known=same and not owned.pending, pending=owned.pending if arrived else "")
         elif self.delivery.dry_run:
             why = "; ".join(verdict.says for verdict in refusing)
             self.planned("would_be_held" if refusing else "would_deliver", clip(why, MAX_SAYS))
-        elif released and not goes_on:
-            self._ask("the vendor's side has changed since the plan was made that you released", refusing, fingerprint)
+        elif late:
+            self._ask(late, refusing, fingerprint)
         elif refusing and not released:
             self._ask("", refusing, fingerprint)
+        elif found.nothing and self.sure(target):  # what is lost beside ours, a person has let pass
+            self._nothing_to_do(desired, known=False, pending=owned.pending)
         else:
-            self._apply(desired)
+            self._apply(desired, fingerprint)
+
+    def _late(self, fingerprint: str, refusing: list[Verdict]) -> str:
+        """Return why a plan that a person has released is not the one that would be applied now."""
+        if fingerprint != self.work.planned:
+            return "the vendor's side has changed since the plan was made that you released"
+        unseen = sorted({verdict.guard.value for verdict in refusing} - set(self.work.asked))
+        return f"you have released a plan to which {', '.join(unseen)} did not object yet" if unseen else ""
 
     def _applied(self, owned: Owned) -> tuple[State | None, str]:
         """Return what was last applied, and why it is not known if it should be."""
@@ -205,16 +239,14 @@ class SyncRun(Steps[SyncWorkT], Generic[SyncWorkT]):
         except SourceGone as error:
             return None, f"what was last applied is lost ({error}): nobody can tell what was changed by hand since"
 
-    def _heard_after_all(self, owned: Owned, remote: State, applied: State | None) -> State | None:
-        """Return what was last applied, where a write that nothing was heard of turns out to have been carried out."""
+    def _pending(self, owned: Owned) -> Kept | None:
+        """Return what was being written when nothing more was heard of it; None where nothing was."""
         if not owned.pending:
-            return applied
+            return None
         try:
-            pending = kept_state(self.ports, self.delivery.source.bucket, owned.pending)
+            return kept_state(self.ports, self.delivery.source.bucket, owned.pending)
         except SourceGone:
-            return applied
-        theirs = remote.owned(pending.settings)
-        return pending if theirs.fingerprint == pending.fingerprint else applied
+            return None
 
     def _tell(self, found: Plan, verdicts: tuple[Verdict, ...], *, released_by: str) -> None:
         """Put the plan and what the guards say into the receipt; all of it into a file where it is long."""
@@ -231,15 +263,22 @@ class SyncRun(Steps[SyncWorkT], Generic[SyncWorkT]):
             )
         self.delivery = self.delivery.but(plan=said)
 
-    def _nothing_to_do(self, desired: State, *, known: bool) -> None:
+    def _nothing_to_do(self, desired: State, *, known: bool, pending: str = "") -> None:
         """End: the vendor holds just this; perhaps because this very delivery has written it before it was cut off.
 
-        *known* is whether it is what was last applied, too.
+        Args:
+            desired: what it holds.
+            known: whether it is what was last applied, too.
+            pending: the key of what was being written when nothing more was heard of it, and has arrived.
         """
         if self.delivery.dry_run:
             self.planned("unchanged")
             return
-        wrote = bool(self.delivery.intent)
+        own = pending == state_key(self.delivery, self.work.owned)
+        wrote = own or bool(self.delivery.intent)
+        if pending and not wrote:
+            writer = pending.rpartition("/")[2].removesuffix(".json")
+            self.delivery = self.delivery.warn(f"delivery {writer} has written this; its answer was lost")
         self._remember(desired, known=known)
         units = tuple(
             unit.model_copy(update={"status": "accepted" if wrote else "unchanged"}) for unit in self.delivery.units
@@ -251,7 +290,8 @@ class SyncRun(Steps[SyncWorkT], Generic[SyncWorkT]):
     def _ask(self, first: str, refusing: list[Verdict], fingerprint: str) -> None:
         """Hold the delivery: a person decides about this very plan."""
         self._say("held")
-        self.work = self.work.model_copy(update={"planned": fingerprint})
+        told = tuple(verdict.guard.value for verdict in refusing)
+        self.work = self.work.model_copy(update={"planned": fingerprint, "asked": told, "unkept": 0})
         change_owned(self.ports, self.work.owned, held=self.delivery.id)
         said = [first] if first else []
         said += [f"{verdict.guard.value}: {verdict.says}" for verdict in refusing]
@@ -265,8 +305,8 @@ class SyncRun(Steps[SyncWorkT], Generic[SyncWorkT]):
         source = self.delivery.source
         return f"mend the list, which is empty; then: {commands.copy('FILE', f's3://{source.bucket}/{source.key}')}"
 
-    def _apply(self, desired: State) -> None:
-        """Write, verify, and remember what was applied."""
+    def _apply(self, desired: State, fingerprint: str) -> None:
+        """Write, verify, and remember what was applied. Raises VendorError."""
         self._pend(desired)
         attempts = tuple(unit.model_copy(update={"attempts": unit.attempts + 1}) for unit in self.delivery.units)
         self.save(self.delivery.but(intent="write", units=attempts))
@@ -277,6 +317,12 @@ class SyncRun(Steps[SyncWorkT], Generic[SyncWorkT]):
             self.delivery = self.delivery.but(rows=moved(self.delivery.rows, accepted=False))
             self._say("refused")
             self._finish(Outcome.REJECTED, str(error))
+            return
+        except ChangeNotKept as error:
+            self.save(unkept=self.work.unkept + 1)
+            if self.work.unkept < MAX_UNKEPT:
+                raise
+            self._ask(f"{MAX_UNKEPT} times written and not kept: {error}", [], fingerprint)
             return
         self._remember(desired)
         units = tuple(
@@ -295,7 +341,7 @@ class SyncRun(Steps[SyncWorkT], Generic[SyncWorkT]):
         key = state_key(self.delivery, self.work.owned) if state is not None else ""
         self._point(lambda target: target, {"pending": key})
         if state is not None:  # only now: what nothing points to would stay for ever
-            keep_state(self.ports, key, state)
+            keep_state(self.ports, key, state, self.beside())
 
     def _remember(self, applied: State, rows: int | None = None, *, known: bool = False) -> None:
         """Remember what the vendor holds of ours from now on; *known* where that is what is remembered already.
@@ -304,7 +350,9 @@ class SyncRun(Steps[SyncWorkT], Generic[SyncWorkT]):
         """
         target = self.ports.ledger.target(self.work.owned)
         before, sent = owned_of(target), self.delivery.fingerprint
-        if rows is not None:  # this delivery has sent nothing; what did is known, unless nobody heard of the last write
+        if (
+            rows is not None and not self.blind
+        ):  # this delivery has sent nothing; what did is known, unless nobody heard of the last write
             sent = "" if before.pending else target.applied_fingerprint
         key = before.state
         if not known:
@@ -312,7 +360,7 @@ class SyncRun(Steps[SyncWorkT], Generic[SyncWorkT]):
             if before.pending != key:
                 self._pend(applied)
             else:
-                keep_state(self.ports, key, applied)
+                keep_state(self.ports, key, applied, {})
 
         def now(target: Target) -> Target:
             return target.but(
@@ -371,7 +419,8 @@ class SyncRun(Steps[SyncWorkT], Generic[SyncWorkT]):
         owned, desired = owned_of(self.ports.ledger.target(self.work.owned)), self.desired()
         applied, _ = self._applied(owned)
         remote = self.remote(applied)
-        self._remember(remote.owned(desired.settings), owned.rows)
+        taken = self.taken_over(desired, remote)
+        self._remember(taken, max(owned.rows, len(taken.items)))
         rows = self.delivery.rows
         left = rows.model_copy(update={"filtered": rows.filtered + rows.owed, "owed": 0})
         by = {**self.delivery.filtered_by, "left as it is": rows.owed}

@@ -23,7 +23,7 @@ from finops_relay.formats.rejected_rows import RejectedFile, RejectedRow
 from finops_relay.formats.source_hash import HashedSource
 from finops_relay.formats.value_files import MAX_ROWS, SUFFIXES, open_values
 from finops_relay.infracost.models import ValueType
-from finops_relay.jobs.config import Effective, PolicyConfig, TagSync
+from finops_relay.jobs.config import Effective, PolicyConfig, TagSync, one_spelling
 from finops_relay.jobs.opening import rejected
 from finops_relay.jobs.syncing import drop_path
 from finops_relay.jobs.syncing.drop_path import DropPath, Meaning, run_command
@@ -135,7 +135,7 @@ class _Preparation(Preparation[Work]):
         alias, known = _policy(config, policy)
         tag = known.tags.get(key, TagSync())
         slug = slug_of(known.slug, config, self.delivery.source.key)
-        policy_id = known.id or policy
+        policy_id = one_spelling(known.id or policy)
         if self.path.meaning is Meaning.RUN:
             self.command = run_command(self.around.bucket, f"{KIND}/{alias}", key)
         work = Work(
@@ -241,4 +241,6 @@ def _policy(config: Effective, named: str) -> tuple[str, PolicyConfig]:
     policies = config.relay.tagging_policies
     if named in policies:
         return named, policies[named]
-    return next(((alias, known) for alias, known in policies.items() if known.id == named), (named, PolicyConfig()))
+    plain = one_spelling(named)
+    found = ((alias, known) for alias, known in policies.items() if one_spelling(known.id or alias) == plain)
+    return next(found, (named, PolicyConfig()))
