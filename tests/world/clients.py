@@ -380,7 +380,12 @@ LIVE_ONLY = {
 BY_HOUR = {"billing_drop_hours", "sent_rows"}
 """The one makes the call of `billing_drop_rows` and reads its answer in another way; the other makes none."""
 INFRACOST_DOCUMENT = Document(
-    "infracost", "Infracost", INFRACOST, INFRACOST_MAKERS, Infracost, frozenset({"set_allowed_values", "close"})
+    "infracost",
+    "Infracost",
+    INFRACOST,
+    INFRACOST_MAKERS,
+    Infracost,
+    frozenset({"set_allowed_values", "whole_tagging_policy", "close"}),
 )
 OPENAPI_DOCUMENT = Document(
     "cloudzero-openapi",
